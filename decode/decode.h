@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// The door of decode/: a video file or URL becomes pictures on a sampling grid, each with its own time in the media.
+//
+// A source owns the container, the decoder and a bounded list of holes. The frames it hands out are the receiver's:
+// they stay valid after sl_source_close() and may be released from any thread. A source itself is used by one thread at
+// a time. It decides nothing about colour, size or windows, and keeps a few pictures at most, however long the media.
+//
+// FFmpeg's log is process-wide state, so nothing here touches it: src/ silences it once with av_log_set_level().
+//
+// Time (all int64 microseconds, spans half-open):
+//   - Media time 0 is the container's start_time, else the first video PTS. A picture's pts_us is its PTS on
+//     the stream's timebase minus that origin, computed exactly and rounded down once. It is never counted from a frame
+//     rate.
+//   - Sample k stands at k / fps (rounded down), whatever from_us says, and shows the last picture whose pts_us is not
+//   later;
+//     the first picture if there is none yet. A picture held for long is handed out again for each of its samples.
+//   - The last picture stays until its PTS plus its stated duration; samples from there on do not exist.
+//   - Where a stream may restart its clock (MPEG-TS, MPEG-PS) and does so backwards, media time goes on from the end
+//     of the last picture, with a note. Seeking (from_us) cannot see a restart that lies before it.
+#ifndef SL_DECODE_DECODE_H
+#define SL_DECODE_DECODE_H
+
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/frame.h"
+
+struct sl_source;
+
+struct sl_source_options {
+    int64_t fps_num, fps_den; // samples a second as a fraction, each 1..1000000
+    int64_t from_us, to_us;   // samples with from_us <= sample_us < to_us; SL_NO_TIME: open end
+    int threads;              // decoder threads; 0: one for each core
+    int64_t open_timeout_us;  // longest wait while opening; 0: none
+    int64_t read_timeout_us;  // longest wait for one packet; 0: none
+
+    // Both may be NULL; called with `ctx` from the thread that is inside sl_source_open() or sl_source_next(), and
+    // `interrupted` also from within FFmpeg's blocking reads.
+    int (*interrupted)(void *ctx);             // nonzero: give up with SL_ERR_INTERRUPTED
+    void (*note)(void *ctx, const char *text); // a property of the stream worth one line; each kind is said once
+    void *ctx;
+};
+
+// What the container says. Strings live as long as the source, "" when unknown.
+struct sl_source_info {
+    const char *container, *codec, *profile, *pixel_format;
+    int width, height;          // as stored, before rotation; 0 when unknown
+    int rotation, mirrored;     // as in struct sl_frame
+    int sar_num, sar_den;       // sample aspect ratio, 1:1 when unknown
+    int64_t start_time_us;      // the container's own clock at media time 0
+    int64_t duration_us;        // stated length of the media; SL_NO_TIME when unknown
+    int duration_is_estimate;   // 1: guessed from the bit rate
+    int64_t created_us;         // Unix time of the creation_time tag; SL_NO_TIME when absent
+    int64_t rate_num, rate_den; // nominal pictures a second, 0/1 when unknown; for display only
+    int64_t bit_rate;           // of the video stream, else of the file, in bits a second; 0 when unknown
+};
+
+// Pictures left out, and pictures handed out although FFmpeg found them damaged.
+struct sl_source_counts {
+    int64_t decoded;  // dated pictures that came out of the decoder
+    int64_t undated;  // left out: no time, or one that cannot be
+    int64_t backward; // left out: not later than the picture before
+    int64_t damaged;  // kept; each lies in a hole
+};
+
+// A span of media time whose pictures are lost or damaged. Samples inside it still come: they show the last picture
+// held, or a damaged one.
+struct sl_hole {
+    int64_t start_us, end_us; // inside [from_us, to_us)
+    const char *cause;        // a constant: "corrupt packet", "decode error", "no key picture yet",
+                              // "no pictures in the stream", "file ends early", "read error"
+};
+
+// Two samples a second, the whole media, all cores, no time limits, no callbacks.
+void sl_source_defaults(struct sl_source_options *options);
+
+// Opens a path (any name that exists is taken as a local file) or a URL, picks the video stream, and seeks to the key
+// picture before from_us, verified. `options` is copied. On failure *source is NULL and the status tells the cause:
+// SL_ERR_OPEN (missing, unreadable, a folder), SL_ERR_EMPTY, SL_ERR_NOT_VIDEO, SL_ERR_NO_VIDEO, SL_ERR_TRUNCATED
+// (container known, its header or index is not there), SL_ERR_USAGE, SL_ERR_IO, SL_ERR_MEMORY, SL_ERR_INTERRUPTED.
+int sl_source_open(const char *path, const struct sl_source_options *options, struct sl_source **source,
+                   struct sl_error *error);
+
+// What the container says, valid until sl_source_close().
+const struct sl_source_info *sl_source_info(const struct sl_source *source);
+
+// The next sample, whose frame is the caller's reference; SL_END after the last; or an error, which stays. A file that
+// ends early still ends in SL_END, with a hole over what is missing; if not one picture could be decoded the error is
+// SL_ERR_TRUNCATED.
+int sl_source_next(struct sl_source *source, struct sl_sample *sample, struct sl_error *error);
+
+// Takes the next hole, in order: 1 and *hole, or 0. A hole is there before the first sample inside it is handed out, so
+// ask after each sl_source_next(). A long hole may come in touching parts.
+int sl_source_next_hole(struct sl_source *source, struct sl_hole *hole);
+
+struct sl_source_counts sl_source_counts(const struct sl_source *source);
+
+// After SL_END: where the pictures end, at most to_us; from_us if there were none. Before: SL_NO_TIME.
+int64_t sl_source_end_us(const struct sl_source *source);
+
+void sl_source_close(struct sl_source *source); // accepts NULL
+
+#endif

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How losses are found. Every packet with a time is expected to become a picture with that time. Pictures come out in
+// the order of their times, so when one comes, all earlier expectations that are still open are lost. Some packets
+// never become pictures by design (hidden reference pictures, second fields), so an open expectation counts as a loss
+// only for a while after the demuxer or the decoder reported a fault. Reports alone would not do: with threads and
+// reordered pictures they arrive long after the packet they are about.
+#include "decode/pictures.h"
+
+#include <libavutil/version.h>
+
+#define CORRUPT_PACKET "corrupt packet"
+#define DECODE_ERROR   "decode error"
+#define NO_KEY_PICTURE "no key picture yet"
+#define NO_PICTURES    "no pictures in the stream"
+#define ENDS_EARLY     "file ends early"
+#define READ_ERROR     "read error"
+
+// A fault is at most this many pictures away from the report of it.
+#define SUSPICION_PICTURES 64
+
+// A stream of a broadcast or camera container that shows nothing for this long was interrupted. Elsewhere pictures may
+// be held for any time.
+#define STREAM_GAP_US 10000000
+
+// A picture further ahead than this has a broken time.
+#define LEAP_US (24 * 3600 * INT64_C(1000000))
+
+// Two pictures this close, after a jump back of more than this, are taken for a clock that restarted.
+#define STEP_US 1000000
+
+// How much earlier than stated pictures may end without being called cut: the last one is simply on screen for longer.
+#define TAIL_SLACK_US 500000
+
+int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struct sl_holes *holes,
+                     struct sl_source_counts *counts, struct sl_error *error)
+{
+    *pictures = (struct sl_pictures){.input = input, .holes = holes, .counts = counts, .backward_us = SL_NO_TIME};
+    AVCodecContext *codec = avcodec_alloc_context3(input->decoder);
+    pictures->codec = codec;
+    pictures->packet = av_packet_alloc();
+    if (codec == NULL || pictures->packet == NULL ||
+        avcodec_parameters_to_context(codec, input->stream->codecpar) < 0) {
+        sl_pictures_close(pictures);
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", input->path);
+    }
+    codec->pkt_timebase = input->stream->time_base;
+    codec->thread_count = input->options->threads;
+    codec->thread_type = FF_THREAD_FRAME | FF_THREAD_SLICE;
+    int code = avcodec_open2(codec, input->decoder, NULL);
+    if (code < 0) {
+        char reason[AV_ERROR_MAX_STRING_SIZE] = "";
+        av_strerror(code, reason, sizeof reason);
+        sl_pictures_close(pictures);
+        return sl_fail(error, SL_ERR_NO_VIDEO, "%s: the %s decoder cannot be opened: %s", input->path,
+                       input->decoder->name, reason);
+    }
+    return SL_OK;
+}
+
+void sl_pictures_close(struct sl_pictures *pictures)
+{
+    avcodec_free_context(&pictures->codec);
+    av_packet_free(&pictures->packet);
+}
+
+void sl_pictures_reset(struct sl_pictures *pictures)
+{
+    avcodec_flush_buffers(pictures->codec);
+    av_packet_unref(pictures->packet);
+    pictures->has_packet = 0;
+    pictures->draining = 0;
+    pictures->pending_count = 0;
+    pictures->suspicion = 0;
+    pictures->was_repositioned = 1;
+    pictures->has_last = 0;
+    pictures->step_us = 0;
+    pictures->backward_us = SL_NO_TIME;
+}
+
+static void suspect(struct sl_pictures *pictures, const char *cause)
+{
+    pictures->suspicion = SUSPICION_PICTURES;
+    pictures->cause = cause;
+}
+
+static void expect_picture(struct sl_pictures *pictures, const AVPacket *packet)
+{
+    int is_corrupt = (packet->flags & AV_PKT_FLAG_CORRUPT) != 0;
+    if (is_corrupt) {
+        suspect(pictures, CORRUPT_PACKET);
+    }
+    int64_t pts_us = sl_input_media_us(pictures->input, packet->pts);
+    if (pts_us == SL_NO_TIME || (packet->flags & AV_PKT_FLAG_DISCARD) != 0 ||
+        pictures->pending_count == SL_PENDING_MAX) {
+        return;
+    }
+    pictures->pending[pictures->pending_count++] = (struct pending_picture){pts_us, is_corrupt};
+}
+
+// Closes all expectations up to `raw_us`. Returns the first one lost after `after_us`, or SL_NO_TIME; *is_corrupt tells
+// whether the packet of this very time was flagged.
+static int64_t settle(struct sl_pictures *pictures, int64_t after_us, int64_t raw_us, int *is_corrupt)
+{
+    int64_t first_lost_us = SL_NO_TIME;
+    int kept = 0;
+    *is_corrupt = 0;
+    for (int i = 0; i < pictures->pending_count; i++) {
+        struct pending_picture *entry = &pictures->pending[i];
+        if (entry->pts_us > raw_us) {
+            pictures->pending[kept++] = *entry;
+        } else if (entry->pts_us == raw_us) {
+            *is_corrupt |= entry->is_corrupt;
+        } else if (entry->pts_us > after_us && (first_lost_us == SL_NO_TIME || entry->pts_us < first_lost_us)) {
+            first_lost_us = entry->pts_us;
+        }
+    }
+    pictures->pending_count = kept;
+    return first_lost_us;
+}
+
+static int64_t stated_ticks(const AVFrame *frame)
+{
+#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(57, 30, 100)
+    return frame->duration;
+#else
+    return frame->pkt_duration;
+#endif
+}
+
+// How long a picture is on screen: as stated, else by the nominal rate, else 0.
+static int64_t length_us(const struct sl_pictures *pictures, int64_t ticks)
+{
+    int64_t stated_us = sl_input_length_us(pictures->input, ticks);
+    AVRational rate = pictures->input->stream->avg_frame_rate;
+    if (stated_us > 0 || rate.num <= 0 || rate.den <= 0) {
+        return stated_us;
+    }
+    return av_rescale(AV_TIME_BASE, rate.den, rate.num);
+}
+
+// The clock of a stream that may restart did so if two pictures in a row agree on it. Media time goes on from the end
+// of the last picture; the picture dropped in doubt had that very time.
+static int clock_restarted(struct sl_pictures *pictures, int64_t raw_us)
+{
+    int64_t before_us = pictures->backward_us;
+    int64_t pts_us = raw_us + pictures->step_us;
+    if ((pictures->input->format->iformat->flags & AVFMT_TS_DISCONT) == 0 || before_us == SL_NO_TIME ||
+        raw_us <= before_us || raw_us - before_us > STEP_US || pictures->last_us - pts_us < STEP_US) {
+        return 0;
+    }
+    int64_t step_us = pictures->last_end_us - (before_us + pictures->step_us);
+    sl_input_note(pictures->input, SL_NOTE_CLOCK_STEP,
+                  "the stream's clock goes back by %.3f s at %.3f s: later times count on from there",
+                  (double)step_us / 1e6, (double)pictures->last_end_us / 1e6);
+    pictures->step_us += step_us;
+    pictures->pending_count = 0;
+    return 1;
+}
+
+// The media time of a picture on a clock that only goes forward, or SL_NO_TIME if the picture is to be left out.
+static int64_t date_frame(struct sl_pictures *pictures, const AVFrame *frame, int64_t *raw_us)
+{
+    *raw_us = sl_input_media_us(pictures->input, frame->best_effort_timestamp);
+    int64_t pts_us = *raw_us == SL_NO_TIME ? SL_NO_TIME : *raw_us + pictures->step_us;
+    int64_t from_us = pictures->has_last ? pictures->last_us : 0;
+    if (pts_us == SL_NO_TIME || pts_us - from_us > LEAP_US) {
+        pictures->counts->undated++;
+        sl_input_note(pictures->input, SL_NOTE_UNDATED, "a picture after %.3f s has no usable time and is left out",
+                      (double)from_us / 1e6);
+        suspect(pictures, DECODE_ERROR);
+        return SL_NO_TIME;
+    }
+    if (!pictures->has_last || pts_us > pictures->last_us) {
+        pictures->backward_us = SL_NO_TIME;
+        return pts_us;
+    }
+    if (clock_restarted(pictures, *raw_us)) {
+        pictures->backward_us = SL_NO_TIME;
+        return *raw_us + pictures->step_us;
+    }
+    pictures->backward_us = *raw_us;
+    pictures->counts->backward++;
+    sl_input_note(pictures->input, SL_NOTE_BACKWARD, "a picture's time goes back from %.3f s to %.3f s: it is left out",
+                  (double)pictures->last_us / 1e6, (double)pts_us / 1e6);
+    return SL_NO_TIME;
+}
+
+// Records what is missing between the last picture and this one, and whether this one is damaged.
+static void record_losses(struct sl_pictures *pictures, const AVFrame *frame, int64_t raw_us,
+                          const struct sl_picture *now)
+{
+    int64_t step_us = pictures->step_us;
+    int is_corrupt = 0;
+    int64_t after_us = pictures->has_last ? pictures->last_us - step_us : INT64_MIN;
+    int64_t lost_us = settle(pictures, after_us, raw_us, &is_corrupt);
+    if (!pictures->has_last) {
+        if (lost_us != SL_NO_TIME && !pictures->was_repositioned) {
+            sl_holes_add(pictures->holes, lost_us + step_us, now->pts_us, NO_KEY_PICTURE);
+        }
+    } else if (now->pts_us - pictures->last_end_us >= STREAM_GAP_US &&
+               (pictures->input->format->iformat->flags & AVFMT_TS_DISCONT) != 0) {
+        sl_holes_add(pictures->holes, pictures->last_end_us, now->pts_us, NO_PICTURES);
+    } else if (lost_us != SL_NO_TIME && pictures->suspicion > 0) {
+        sl_holes_add(pictures->holes, lost_us + step_us, now->pts_us, pictures->cause);
+    }
+    if (is_corrupt || frame->decode_error_flags != 0 || (frame->flags & AV_FRAME_FLAG_CORRUPT) != 0) {
+        pictures->counts->damaged++;
+        sl_holes_add(pictures->holes, now->pts_us, now->end_us, is_corrupt ? CORRUPT_PACKET : DECODE_ERROR);
+    }
+    pictures->suspicion -= pictures->suspicion > 0;
+}
+
+// 1 if the picture in `picture->frame` is to be handed out; its times are then filled in.
+static int accept_frame(struct sl_pictures *pictures, struct sl_picture *picture)
+{
+    AVFrame *frame = picture->frame;
+    int64_t raw_us = SL_NO_TIME;
+    // Decoders drop what an edit list cuts away; a frame that still says so is not for showing.
+    if ((frame->flags & AV_FRAME_FLAG_DISCARD) != 0) {
+        return 0;
+    }
+    int64_t pts_us = date_frame(pictures, frame, &raw_us);
+    if (pts_us == SL_NO_TIME) {
+        return 0;
+    }
+    picture->pts_us = pts_us;
+    picture->end_us = pts_us + length_us(pictures, stated_ticks(frame));
+    record_losses(pictures, frame, raw_us, picture);
+    pictures->counts->decoded++;
+    pictures->has_last = 1;
+    pictures->last_us = pts_us;
+    pictures->last_end_us = picture->end_us;
+    return 1;
+}
+
+// After the last picture: what the decoder never gave back, and what the container promised.
+static void record_tail(struct sl_pictures *pictures)
+{
+    int64_t end_us = pictures->has_last ? pictures->last_end_us : 0;
+    int64_t sent_us = SL_NO_TIME;
+    for (int i = 0; i < pictures->pending_count; i++) {
+        if (pictures->pending[i].pts_us > sent_us) {
+            sent_us = pictures->pending[i].pts_us;
+        }
+    }
+    if (sent_us != SL_NO_TIME && pictures->suspicion > 0) {
+        sl_holes_add(pictures->holes, end_us, sent_us + pictures->step_us + length_us(pictures, 0), pictures->cause);
+    }
+    int64_t stated_us = pictures->step_us == 0 ? sl_input_stated_end_us(pictures->input) : SL_NO_TIME;
+    if (stated_us == SL_NO_TIME || stated_us <= end_us) {
+        return;
+    }
+    if (stated_us - end_us > TAIL_SLACK_US || pictures->input->read_error) {
+        sl_holes_add(pictures->holes, end_us, stated_us, pictures->input->read_error ? READ_ERROR : ENDS_EARLY);
+    } else if (pictures->has_last) {
+        pictures->last_end_us = stated_us;
+    }
+}
+
+// Gives the decoder one more packet, or tells it that none follows.
+static int feed(struct sl_pictures *pictures, struct sl_error *error)
+{
+    if (!pictures->has_packet) {
+        int status = sl_input_read(pictures->input, pictures->packet, error);
+        if (status < 0) {
+            return status;
+        }
+        if (status == SL_END) {
+            pictures->draining = 1;
+            avcodec_send_packet(pictures->codec, NULL); // fails only when it was told before
+            return SL_OK;
+        }
+        expect_picture(pictures, pictures->packet);
+    }
+    int code = avcodec_send_packet(pictures->codec, pictures->packet);
+    pictures->has_packet = code == AVERROR(EAGAIN);
+    if (pictures->has_packet) {
+        return SL_OK;
+    }
+    av_packet_unref(pictures->packet);
+    if (code == AVERROR(ENOMEM)) {
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory decoding %s", pictures->input->path);
+    }
+    if (code < 0) {
+        suspect(pictures, DECODE_ERROR);
+    }
+    return SL_OK;
+}
+
+int sl_pictures_next(struct sl_pictures *pictures, struct sl_picture *picture, struct sl_error *error)
+{
+    for (;;) {
+        int status = SL_OK;
+        int code = avcodec_receive_frame(pictures->codec, picture->frame);
+        if (code >= 0) {
+            if (accept_frame(pictures, picture)) {
+                return SL_OK;
+            }
+            status = sl_input_check(pictures->input, error);
+        } else if (code == AVERROR_EOF) {
+            record_tail(pictures);
+            return SL_END;
+        } else if (code == AVERROR(ENOMEM)) {
+            status = sl_fail(error, SL_ERR_MEMORY, "out of memory decoding %s", pictures->input->path);
+        } else if (code == AVERROR(EAGAIN)) {
+            status = feed(pictures, error);
+        } else {
+            suspect(pictures, DECODE_ERROR); // this picture is lost; the decoder goes on
+            status = sl_input_check(pictures->input, error);
+        }
+        if (status != SL_OK) {
+            return status;
+        }
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The decoder: packets become pictures in the order of their times, and what is lost on the way becomes holes. Private
+// to decode/. Owns the codec context; one thread at a time.
+#ifndef SL_DECODE_PICTURES_H
+#define SL_DECODE_PICTURES_H
+
+#include "decode/holes.h"
+#include "decode/input.h"
+
+// Times of packets that were sent and whose pictures have not come out yet: more than any decoder holds back
+// (16 frame threads and 16 reordered pictures).
+#define SL_PENDING_MAX 128
+
+struct sl_picture {
+    AVFrame *frame; // never NULL; blank before the first picture
+    int64_t pts_us;
+    int64_t end_us; // PTS plus the stated duration, or the nominal one
+};
+
+struct sl_pictures {
+    struct sl_input *input;
+    struct sl_holes *holes;
+    struct sl_source_counts *counts;
+    AVCodecContext *codec;
+    AVPacket *packet;
+    int has_packet; // `packet` waits to be sent
+    int draining;   // the decoder was told that no packet follows
+
+    struct pending_picture {
+        int64_t pts_us; // before any clock step
+        int is_corrupt;
+    } pending[SL_PENDING_MAX];
+    int pending_count;
+
+    int suspicion;        // pictures left during which missing ones are blamed on `cause`
+    const char *cause;    // of the last fault
+    int was_repositioned; // pictures missing before the first one are expected: it follows a seek
+    int has_last;
+    int64_t last_us, last_end_us; // of the last picture handed out
+    int64_t step_us;              // added since the stream's clock went back
+    int64_t backward_us;          // raw time of the picture just dropped for going back, or SL_NO_TIME
+};
+
+// Opens the decoder. On failure nothing is left to close. `pictures` is all zero before.
+int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struct sl_holes *holes,
+                     struct sl_source_counts *counts, struct sl_error *error);
+void sl_pictures_close(struct sl_pictures *pictures);
+
+// Forgets everything in flight: the input was repositioned.
+void sl_pictures_reset(struct sl_pictures *pictures);
+
+// Moves the next picture into `picture`; SL_END after the last one (then last_end_us is where pictures end), or
+// SL_ERR_INTERRUPTED / SL_ERR_MEMORY.
+int sl_pictures_next(struct sl_pictures *pictures, struct sl_picture *picture, struct sl_error *error);
+
+#endif
