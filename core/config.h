@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a checkpoint's json files say: config.json (published style and the one transformers 5 writes),
-// generation_config.json, preprocessor_config.json, video_preprocessor_config.json.
+// generation_config.json, video_preprocessor_config.json (or its part of processor_config.json), and the chat template
+// (chat_template.jinja, chat_template.json or tokenizer_config.json).
 // A needed key that is missing, or a value that scenelog does not implement, is an error, never a guess.
 // Plain data: copy freely.
 #ifndef SL_CORE_CONFIG_H
