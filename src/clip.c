@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/clip.h"
+
+#include <stdlib.h>
+
+struct sl_eye {
+    struct sl_model *model;
+    void *patches;                     // [max_patches, patch bytes] compute type
+    void *features;                    // [max_patches / merge^2, out_hidden]
+    void *deepstack[SL_MAX_DEEPSTACK]; // likewise
+    // What `features` holds: groups [first_group, first_group + groups) of `clip` in its `filling`.
+    const struct sl_clip *clip;
+    uint64_t filling;
+    int first_group, groups;
+};
+
+struct sl_clip {
+    struct sl_eye *eye;
+    struct sl_visual visual;
+    int capacity, max_tokens_per_pair;
+    int planned, count;  // frames that the window will have; frames that are in
+    int width, height;   // of every picture
+    uint8_t *pixels;     // device memory: capacity pictures, back to back
+    int64_t pixels_size; // bytes allocated
+    const struct sl_frame *last_frame;
+    int *picture;     // picture[i]: which picture frame i shows
+    int pictures;     // pictures that are in
+    uint64_t filling; // counts sl_clip_begin
+};
+
+// ---- Eye
+
+static int64_t merge_area(const struct sl_model *model)
+{
+    return (int64_t)model->config.vision.merge * model->config.vision.merge;
+}
+
+static int64_t patch_elements(const struct sl_model *model)
+{
+    const struct sl_vision_config *v = &model->config.vision;
+    return (int64_t)v->channels * v->temporal_patch * v->patch * v->patch;
+}
+
+int sl_eye_create(struct sl_model *model, struct sl_eye **out, struct sl_error *error)
+{
+    struct sl_eye *eye = calloc(1, sizeof *eye);
+    if (eye == NULL) {
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory");
+    }
+    eye->model = model;
+    struct sl_device *device = model->device;
+    int64_t element = sl_dtype_bytes(model->compute);
+    int64_t feature_bytes = model->max_patches / merge_area(model) * model->config.vision.out_hidden * element;
+    int status = device->ops->alloc(device, model->max_patches * patch_elements(model) * element, &eye->patches, error);
+    if (status == SL_OK) {
+        status = device->ops->alloc(device, feature_bytes, &eye->features, error);
+    }
+    for (int k = 0; k < model->config.vision.deepstack_count && status == SL_OK; k++) {
+        status = device->ops->alloc(device, feature_bytes, &eye->deepstack[k], error);
+    }
+    if (status != SL_OK) {
+        sl_eye_destroy(eye);
+        return status;
+    }
+    *out = eye;
+    return SL_OK;
+}
+
+void sl_eye_destroy(struct sl_eye *eye)
+{
+    if (eye == NULL) {
+        return;
+    }
+    struct sl_device *device = eye->model->device;
+    device->ops->release(device, eye->patches);
+    device->ops->release(device, eye->features);
+    for (int k = 0; k < SL_MAX_DEEPSTACK; k++) {
+        device->ops->release(device, eye->deepstack[k]);
+    }
+    free(eye);
+}
+
+// ---- Clip: filling
+
+static int64_t picture_bytes(const struct sl_clip *clip)
+{
+    return (int64_t)clip->width * clip->height * 3;
+}
+
+static struct sl_tensor picture(const struct sl_clip *clip, int index)
+{
+    return sl_tensor_3d(clip->pixels + index * picture_bytes(clip), SL_U8, clip->height, clip->width, 3);
+}
+
+static int clip_features(void *context, struct sl_stream *stream, int64_t first, int64_t count,
+                         const struct sl_tensor *out, const struct sl_tensor *deepstack, struct sl_error *error);
+
+int sl_clip_create(struct sl_eye *eye, int capacity, int max_tokens_per_pair, struct sl_clip **out,
+                   struct sl_error *error)
+{
+    struct sl_clip *clip = calloc(1, sizeof *clip);
+    int *pictures = calloc((size_t)capacity + 1, sizeof *pictures);
+    if (clip == NULL || pictures == NULL) {
+        free(clip);
+        free(pictures);
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory");
+    }
+    clip->eye = eye;
+    clip->visual = (struct sl_visual){.context = clip, .features = clip_features};
+    clip->capacity = capacity;
+    clip->max_tokens_per_pair = max_tokens_per_pair;
+    clip->picture = pictures;
+    *out = clip;
+    return SL_OK;
+}
+
+void sl_clip_destroy(struct sl_clip *clip)
+{
+    if (clip == NULL) {
+        return;
+    }
+    struct sl_device *device = clip->eye->model->device;
+    device->ops->release(device, clip->pixels);
+    free(clip->picture);
+    free(clip);
+}
+
+void sl_clip_begin(struct sl_clip *clip, int frames)
+{
+    clip->planned = frames;
+    clip->count = 0;
+    clip->pictures = 0;
+    clip->last_frame = NULL;
+    clip->filling++;
+}
+
+// The first frame decides the size; memory grows only when a larger one than ever comes.
+static int choose_size(struct sl_clip *clip, const struct sl_frame *frame, struct sl_error *error)
+{
+    struct sl_model *model = clip->eye->model;
+    int64_t width = 0;
+    int64_t height = 0;
+    sl_vision_shown_size(frame, &width, &height);
+    int status = sl_vision_picture_size(&model->config, width, height, clip->planned, clip->max_tokens_per_pair,
+                                        &clip->width, &clip->height, error);
+    if (status != SL_OK) {
+        return status;
+    }
+    int64_t needed = picture_bytes(clip) * clip->capacity;
+    if (needed <= clip->pixels_size) {
+        return SL_OK;
+    }
+    model->device->ops->release(model->device, clip->pixels);
+    clip->pixels = NULL;
+    clip->pixels_size = 0;
+    void *pixels = NULL;
+    status = model->device->ops->alloc(model->device, needed, &pixels, error);
+    if (status == SL_OK) {
+        clip->pixels = pixels;
+        clip->pixels_size = needed;
+    }
+    return status;
+}
+
+int sl_clip_add(struct sl_clip *clip, struct sl_stream *stream, struct sl_frame *frame, struct sl_error *error)
+{
+    if (clip->count == clip->capacity) {
+        return sl_fail(error, SL_ERR_INTERNAL, "a window got more frames than it has room for");
+    }
+    if (clip->count == 0) {
+        int status = choose_size(clip, frame, error);
+        if (status != SL_OK) {
+            return status;
+        }
+    }
+    if (frame != clip->last_frame) {
+        struct sl_tensor target = picture(clip, clip->pictures++);
+        clip->eye->model->device->ops->image_resize(stream, frame, &target);
+        clip->last_frame = frame;
+    }
+    clip->picture[clip->count++] = clip->pictures - 1;
+    return SL_OK;
+}
+
+int sl_clip_end(struct sl_clip *clip, struct sl_stream *stream, struct sl_error *error)
+{
+    if (clip->count % 2 != 0) {
+        clip->picture[clip->count] = clip->picture[clip->count - 1];
+    }
+    clip->last_frame = NULL; // the frame may be gone and its address used again
+    return clip->eye->model->device->ops->wait(stream, error);
+}
+
+int sl_clip_pairs(const struct sl_clip *clip)
+{
+    return (clip->count + 1) / 2;
+}
+
+void sl_clip_grid(const struct sl_clip *clip, int *rows, int *columns)
+{
+    const struct sl_vision_config *v = &clip->eye->model->config.vision;
+    *rows = clip->height / (v->patch * v->merge);
+    *columns = clip->width / (v->patch * v->merge);
+}
+
+const struct sl_visual *sl_clip_visual(struct sl_clip *clip)
+{
+    return &clip->visual;
+}
+
+// ---- Clip: reading, on the engine's thread
+
+static int holds(const struct sl_eye *eye, const struct sl_clip *clip, int group)
+{
+    return eye->clip == clip && eye->filling == clip->filling && group >= eye->first_group &&
+           group < eye->first_group + eye->groups;
+}
+
+// Encodes as many groups from `group` on as one call of the tower takes.
+static int encode_from(struct sl_eye *eye, struct sl_clip *clip, int group, struct sl_stream *stream,
+                       struct sl_error *error)
+{
+    struct sl_model *model = eye->model;
+    const struct sl_vision_config *v = &model->config.vision;
+    const struct sl_video_config *video = &model->config.video;
+    int grid_h = clip->height / v->patch;
+    int grid_w = clip->width / v->patch;
+    int64_t rows = (int64_t)grid_h * grid_w;
+    int64_t fit = model->max_patches / rows;
+    int left = sl_clip_pairs(clip) - group;
+    if (fit < 1) {
+        return sl_fail(error, SL_ERR_INTERNAL, "a frame pair of %d x %d patches is larger than planned", grid_h,
+                       grid_w);
+    }
+    int groups = fit < left ? (int)fit : left;
+    struct sl_tensor patches = sl_tensor_2d(eye->patches, model->compute, rows * groups, patch_elements(model));
+    for (int g = 0; g < groups; g++) {
+        struct sl_tensor rgb[2] = {picture(clip, clip->picture[2 * (group + g)]),
+                                   picture(clip, clip->picture[2 * (group + g) + 1])};
+        struct sl_tensor target = sl_tensor_rows(&patches, g * rows, rows);
+        model->device->ops->patchify(stream, rgb, 2, v->patch, v->merge, video->mean, video->std, &target);
+    }
+    int64_t tokens = rows * groups / merge_area(model);
+    struct sl_tensor features = sl_tensor_2d(eye->features, model->compute, tokens, v->out_hidden);
+    struct sl_tensor deepstack[SL_MAX_DEEPSTACK];
+    for (int k = 0; k < v->deepstack_count; k++) {
+        deepstack[k] = sl_tensor_2d(eye->deepstack[k], model->compute, tokens, v->out_hidden);
+    }
+    eye->clip = NULL;
+    int status = sl_vision_encode(model->vision, stream, &patches, groups, grid_h, grid_w, &features, deepstack, error);
+    if (status == SL_OK) {
+        eye->clip = clip;
+        eye->filling = clip->filling;
+        eye->first_group = group;
+        eye->groups = groups;
+    }
+    return status;
+}
+
+static void copy_rows(const struct sl_eye *eye, struct sl_stream *stream, void *from, int64_t from_row,
+                      const struct sl_tensor *to, int64_t to_row, int64_t count)
+{
+    const struct sl_model *model = eye->model;
+    int64_t row_bytes = model->config.vision.out_hidden * sl_dtype_bytes(model->compute);
+    struct sl_tensor target = sl_tensor_rows(to, to_row, count);
+    model->device->ops->copy(stream, target.data, (char *)from + from_row * row_bytes, count * row_bytes);
+}
+
+static int clip_features(void *context, struct sl_stream *stream, int64_t first, int64_t count,
+                         const struct sl_tensor *out, const struct sl_tensor *deepstack, struct sl_error *error)
+{
+    struct sl_clip *clip = context;
+    struct sl_eye *eye = clip->eye;
+    int grid_rows = 0;
+    int grid_columns = 0;
+    sl_clip_grid(clip, &grid_rows, &grid_columns);
+    int64_t per_group = (int64_t)grid_rows * grid_columns;
+    for (int64_t at = first; at < first + count;) {
+        int group = (int)(at / per_group);
+        if (!holds(eye, clip, group)) {
+            int status = encode_from(eye, clip, group, stream, error);
+            if (status != SL_OK) {
+                return status;
+            }
+        }
+        int64_t held_from = eye->first_group * per_group;
+        int64_t held_to = held_from + eye->groups * per_group;
+        int64_t to = held_to < first + count ? held_to : first + count;
+        copy_rows(eye, stream, eye->features, at - held_from, out, at - first, to - at);
+        for (int k = 0; k < eye->model->config.vision.deepstack_count; k++) {
+            copy_rows(eye, stream, eye->deepstack[k], at - held_from, &deepstack[k], at - first, to - at);
+        }
+        at = to;
+    }
+    return SL_OK;
+}

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+// `scenelog index`: options, model, index, then one pipeline run a file.
+#include <cjson/cJSON.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "core/time.h"
+#include "src/commands.h"
+#include "src/options.h"
+#include "src/pipeline.h"
+#include "src/progress.h"
+#include "src/signals.h"
+
+enum {
+    MAX_NEW_TOKENS = 1024, // of one window's answer
+    MAX_PROMPT_BYTES = 8192,
+    MAX_FRAMES_PER_WINDOW = 4096,
+};
+
+// Asks for what the answer grammar admits. The demo model is trained on exactly these words (samples/prompt.txt).
+static const char default_prompt[] =
+    "Report every event of this video in order of time. Answer with one JSON object and nothing else: each key is the "
+    "time range of one event, \"mm:ss.ff - mm:ss.ff\", counted from the start of the video; each value is one sentence "
+    "that says what happens. If nothing happens, answer {}.";
+
+struct options {
+    const char *model_dir, *index_path, *name, *device, *start_time;
+    char *prompt_file;
+    struct sl_window_rules rules;
+    int64_t from_us, to_us, wall_start_us;
+    int64_t threads;
+    int deterministic, force;
+    enum sl_progress_form progress;
+    char **files; // argv
+    int file_count;
+};
+
+enum {
+    OPT_FPS = 256,
+    OPT_NAME,
+    OPT_START,
+    OPT_WINDOW,
+    OPT_FROM,
+    OPT_TO,
+    OPT_TOKENS,
+    OPT_PROMPT,
+    OPT_PROMPT_FILE,
+    OPT_TEMPERATURE,
+    OPT_SEED,
+    OPT_DETERMINISTIC,
+    OPT_DEVICE,
+    OPT_THREADS,
+    OPT_FORCE,
+    OPT_PROGRESS
+};
+
+static const struct option long_options[] = {
+    {"model", required_argument, NULL, 'm'},
+    {"index", required_argument, NULL, 'd'},
+    {"fps", required_argument, NULL, OPT_FPS},
+    {"name", required_argument, NULL, OPT_NAME},
+    {"start-time", required_argument, NULL, OPT_START},
+    {"window", required_argument, NULL, OPT_WINDOW},
+    {"from", required_argument, NULL, OPT_FROM},
+    {"to", required_argument, NULL, OPT_TO},
+    {"max-tokens-per-pair", required_argument, NULL, OPT_TOKENS},
+    {"prompt", required_argument, NULL, OPT_PROMPT},
+    {"prompt-file", required_argument, NULL, OPT_PROMPT_FILE},
+    {"temperature", required_argument, NULL, OPT_TEMPERATURE},
+    {"seed", required_argument, NULL, OPT_SEED},
+    {"deterministic", no_argument, NULL, OPT_DETERMINISTIC},
+    {"device", required_argument, NULL, OPT_DEVICE},
+    {"threads", required_argument, NULL, OPT_THREADS},
+    {"force", no_argument, NULL, OPT_FORCE},
+    {"progress", required_argument, NULL, OPT_PROGRESS},
+    {NULL, 0, NULL, 0},
+};
+
+// ---- Options
+
+static int set_progress(struct options *o, const char *text, struct sl_error *e)
+{
+    static const struct {
+        const char *name;
+        enum sl_progress_form form;
+    } forms[] = {{"auto", SL_PROGRESS_AUTO},
+                 {"plain", SL_PROGRESS_PLAIN},
+                 {"json", SL_PROGRESS_JSON},
+                 {"none", SL_PROGRESS_NONE}};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        if (strcmp(text, forms[i].name) == 0) {
+            o->progress = forms[i].form;
+            return SL_OK;
+        }
+    }
+    return sl_fail(e, SL_ERR_USAGE, "--progress %s: must be auto, plain, json or none", text);
+}
+
+// What shapes the request itself.
+static int set_rule(struct options *o, int option, const char *text, struct sl_error *e)
+{
+    int64_t number = 0;
+    double real = 0;
+    int status = SL_OK;
+    switch (option) {
+    case OPT_FPS:
+        return sl_option_rate("--fps", text, &o->rules.fps_num, &o->rules.fps_den, e);
+    case OPT_WINDOW:
+        return sl_option_span("--window", text, &o->rules.window_us, e);
+    case OPT_TOKENS:
+        status = sl_option_int("--max-tokens-per-pair", text, 1, 16384, &number, e);
+        o->rules.max_tokens_per_pair = (int)number;
+        return status;
+    case OPT_PROMPT:
+        o->rules.prompt = text;
+        return SL_OK;
+    case OPT_PROMPT_FILE:
+        free(o->prompt_file);
+        o->prompt_file = NULL;
+        status = sl_option_file("--prompt-file", text, MAX_PROMPT_BYTES, &o->prompt_file, e);
+        o->rules.prompt = o->prompt_file;
+        return status;
+    case OPT_TEMPERATURE:
+        status = sl_option_real("--temperature", text, 0, 100, &real, e);
+        o->rules.sampling.temperature = (float)real;
+        return status;
+    case OPT_SEED:
+        status = sl_option_int("--seed", text, 0, INT64_MAX, &number, e);
+        o->rules.sampling.seed = (uint64_t)number;
+        return status;
+    default:
+        return sl_fail(e, SL_ERR_INTERNAL, "an option without code");
+    }
+}
+
+static int set_option(struct options *o, int option, const char *text, struct sl_error *e)
+{
+    switch (option) {
+    case 'm':
+        o->model_dir = text;
+        return SL_OK;
+    case 'd':
+        o->index_path = text;
+        return SL_OK;
+    case OPT_NAME:
+        o->name = text;
+        return *text != 0 ? SL_OK : sl_fail(e, SL_ERR_USAGE, "--name: must not be empty");
+    case OPT_START:
+        o->start_time = text;
+        return sl_time_parse_absolute(text, NULL, &o->wall_start_us, e) == SL_OK ? SL_OK
+                                                                                 : sl_fail_at(e, "--start-time");
+    case OPT_FROM:
+        return sl_option_span("--from", text, &o->from_us, e);
+    case OPT_TO:
+        return sl_option_span("--to", text, &o->to_us, e);
+    case OPT_DETERMINISTIC:
+        o->deterministic = 1;
+        return SL_OK;
+    case OPT_DEVICE:
+        o->device = text;
+        return SL_OK;
+    case OPT_THREADS:
+        return sl_option_int("--threads", text, 1, 1024, &o->threads, e);
+    case OPT_FORCE:
+        o->force = 1;
+        return SL_OK;
+    case OPT_PROGRESS:
+        return set_progress(o, text, e);
+    default:
+        return set_rule(o, option, text, e);
+    }
+}
+
+static int check_options(const struct options *o, struct sl_error *e)
+{
+    const struct sl_window_rules *r = &o->rules;
+    if (o->file_count == 0) {
+        return sl_fail(e, SL_ERR_USAGE, "index: no file given; see 'scenelog help index'");
+    }
+    if (o->to_us != SL_NO_TIME && o->to_us <= (o->from_us != SL_NO_TIME ? o->from_us : 0)) {
+        return sl_fail(e, SL_ERR_USAGE, "--to: must be later than --from");
+    }
+    if (o->wall_start_us != SL_NO_TIME && o->file_count > 1) {
+        return sl_fail(e, SL_ERR_USAGE, "--start-time: belongs to one file; give the files one by one");
+    }
+    if (r->window_us < 1000000 || r->window_us > (int64_t)3600 * 1000000) {
+        return sl_fail(e, SL_ERR_USAGE, "--window: must lie between 1 second and 1 hour");
+    }
+    double frames = (double)r->window_us / 1e6 * (double)r->fps_num / (double)r->fps_den;
+    if (frames < 1 || frames > MAX_FRAMES_PER_WINDOW) {
+        return sl_fail(e, SL_ERR_USAGE, "--window and --fps: a window must hold 1 to %d frames", MAX_FRAMES_PER_WINDOW);
+    }
+    return strlen(r->prompt) <= MAX_PROMPT_BYTES
+               ? SL_OK
+               : sl_fail(e, SL_ERR_USAGE, "--prompt: must not be longer than %d bytes", MAX_PROMPT_BYTES);
+}
+
+static int parse_options(int argc, char **argv, struct options *o, struct sl_error *e)
+{
+    *o = (struct options){
+        .model_dir = sl_default_model(),
+        .index_path = sl_default_index(),
+        .device = "auto",
+        .rules = {.fps_num = 2,
+                  .fps_den = 1,
+                  .window_us = 30000000,
+                  .prompt = default_prompt,
+                  .max_new_tokens = MAX_NEW_TOKENS,
+                  .sampling = {.top_p = 1}},
+        .from_us = SL_NO_TIME,
+        .to_us = SL_NO_TIME,
+        .wall_start_us = SL_NO_TIME,
+    };
+    opterr = 0;
+    int option = 0;
+    while ((option = getopt_long(argc, argv, ":m:d:", long_options, NULL)) != -1) {
+        if (option == '?' || option == ':') {
+            return sl_fail(e, SL_ERR_USAGE, "index: %s: %s; see 'scenelog help index'", argv[optind - 1],
+                           option == ':' ? "needs a value" : "no such option");
+        }
+        int status = set_option(o, option, optarg, e);
+        if (status != SL_OK) {
+            return status;
+        }
+    }
+    o->files = argv + optind;
+    o->file_count = argc - optind;
+    return check_options(o, e);
+}
+
+// ---- The index's words for what was asked
+
+// Canonical: the same request gives the same text. Model, span and sampling seed do not belong to it.
+static char *task_text(const struct options *o)
+{
+    char fps[48];
+    snprintf(fps, sizeof fps, "%" PRId64 "/%" PRId64, o->rules.fps_num, o->rules.fps_den);
+    cJSON *task = cJSON_CreateObject();
+    int whole = cJSON_AddStringToObject(task, "prompt", o->rules.prompt) != NULL &&
+                cJSON_AddStringToObject(task, "grammar", "events-1") != NULL &&
+                cJSON_AddStringToObject(task, "fps", fps) != NULL &&
+                cJSON_AddNumberToObject(task, "window_us", (double)o->rules.window_us) != NULL &&
+                cJSON_AddNumberToObject(task, "max_tokens_per_pair", o->rules.max_tokens_per_pair) != NULL;
+    char *text = whole ? cJSON_PrintUnformatted(task) : NULL;
+    cJSON_Delete(task);
+    return text;
+}
+
+static void arguments_text(int argc, char **argv, char *out, size_t size)
+{
+    size_t used = 0;
+    out[0] = 0;
+    for (int i = 0; i < argc && used < size; i++) {
+        int n = snprintf(out + used, size - used, "%s%s", i > 0 ? " " : "", argv[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+// ---- Running
+
+struct session {
+    const struct options *options;
+    struct sl_model model;
+    struct sl_eye *eye;
+    struct sl_db *db;
+    int64_t task, run;
+    struct sl_progress progress;
+};
+
+static int interrupted(void *context)
+{
+    (void)context;
+    return sl_signals_interrupted();
+}
+
+static void note(void *context, const char *text)
+{
+    struct session *s = context;
+    sl_progress_note(&s->progress, text);
+}
+
+static void tick(void *context, const struct sl_pipeline_progress *now)
+{
+    struct session *s = context;
+    sl_progress_tick(&s->progress, now);
+}
+
+static int open_session(struct session *s, int argc, char **argv, struct sl_error *e)
+{
+    const struct options *o = s->options;
+    double frames = (double)o->rules.window_us / 1e6 * (double)o->rules.fps_num / (double)o->rules.fps_den;
+    struct sl_model_options model = {.dir = o->model_dir,
+                                     .device = o->device,
+                                     .threads = (int)o->threads,
+                                     .max_tokens_per_pair = o->rules.max_tokens_per_pair,
+                                     .pairs_per_window = (int)(frames / 2) + 2,
+                                     .max_new_tokens = o->rules.max_new_tokens,
+                                     .deterministic = o->deterministic};
+    int status = sl_model_open(&model, &s->model, e);
+    if (status == SL_OK) {
+        status = sl_eye_create(&s->model, &s->eye, e);
+    }
+    if (status == SL_OK) {
+        status = sl_db_open(&s->db, o->index_path, SL_DB_WRITE, e);
+    }
+    char *task = task_text(o);
+    if (status == SL_OK && task == NULL) {
+        status = sl_fail(e, SL_ERR_MEMORY, "out of memory");
+    }
+    if (status == SL_OK) {
+        int64_t pair_us = 2000000 * o->rules.fps_den / o->rules.fps_num;
+        status = sl_db_task(s->db, task, pair_us, &s->task, e);
+    }
+    free(task);
+    if (status == SL_OK) {
+        char arguments[2048];
+        arguments_text(argc, argv, arguments, sizeof arguments);
+        status = sl_db_run_begin(s->db, SL_VERSION, arguments, &s->run, e);
+    }
+    return status;
+}
+
+static int close_session(struct session *s, int status, struct sl_error *e)
+{
+    if (s->run != 0) {
+        struct sl_error closing = {0};
+        if (sl_db_run_end(s->db, s->run, status, &closing) != SL_OK && status == SL_OK) {
+            *e = closing;
+            status = closing.status;
+        }
+    }
+    sl_db_close(s->db);
+    sl_eye_destroy(s->eye);
+    sl_model_close(&s->model);
+    return status;
+}
+
+static int index_file(struct session *s, const char *path, struct sl_error *e)
+{
+    const struct options *o = s->options;
+    struct sl_pipeline job = {
+        .model = &s->model,
+        .eye = s->eye,
+        .db = s->db,
+        .rules = &o->rules,
+        .path = path,
+        .source_name = o->name,
+        .from_us = o->from_us,
+        .to_us = o->to_us,
+        .wall_start_us = o->wall_start_us,
+        .task = s->task,
+        .run = s->run,
+        .force = o->force,
+        .threads = (int)o->threads,
+        .context = s,
+        .interrupted = interrupted,
+        .note = note,
+        .tick = tick,
+    };
+    struct sl_pipeline_progress progress = {0};
+    sl_progress_begin(&s->progress, path, o->from_us != SL_NO_TIME ? o->from_us : 0);
+    int status = sl_pipeline_run(&job, &progress, e);
+    if (status == SL_OK || status == SL_ERR_PARTIAL || status == SL_ERR_TRUNCATED || status == SL_ERR_INTERRUPTED) {
+        sl_progress_end(&s->progress, &progress);
+    }
+    return status;
+}
+
+// Of what concerns one file alone, the others are still indexed.
+static int ends_all(int status)
+{
+    switch (status) {
+    case SL_ERR_OPEN:
+    case SL_ERR_EMPTY:
+    case SL_ERR_NOT_VIDEO:
+    case SL_ERR_NO_VIDEO:
+    case SL_ERR_TRUNCATED:
+    case SL_ERR_PARTIAL:
+    case SL_ERR_BUSY:
+        return 0;
+    default:
+        return status != SL_OK;
+    }
+}
+
+static int index_files(struct session *s, struct sl_error *first)
+{
+    int result = SL_OK;
+    for (int i = 0; i < s->options->file_count; i++) {
+        struct sl_error error = {0};
+        int status = index_file(s, s->options->files[i], &error);
+        if (status != SL_OK && result == SL_OK) {
+            *first = error;
+            result = status;
+        } else if (status != SL_OK) {
+            sl_progress_note(&s->progress, error.text);
+        }
+        if (ends_all(status)) {
+            break;
+        }
+    }
+    return result;
+}
+
+int sl_cmd_index(int argc, char **argv)
+{
+    struct options options;
+    struct sl_error error = {0};
+    int status = parse_options(argc, argv, &options, &error);
+    if (status == SL_OK) {
+        struct session session = {.options = &options};
+        sl_signals_install();
+        sl_progress_init(&session.progress, options.progress);
+        status = open_session(&session, argc, argv, &error);
+        if (status == SL_OK) {
+            status = index_files(&session, &error);
+        }
+        status = close_session(&session, status, &error);
+        sl_progress_finish(&session.progress);
+    }
+    free(options.prompt_file);
+    return status == SL_OK ? 0 : sl_report(&error);
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/cpu.h"
+
+enum {
+    TOWER_PATCHES = 4096,     // enough rows for a matrix product to reach its rate
+    PREFILL_ROWS = 512,       // prompt rows of one step: decode steps of other windows wait no longer than this
+    TOKENS_AROUND_PAIR = 12,  // "<1234.5 seconds>", vision start and end
+    TOKENS_OF_REQUEST = 4096, // the question, system text and chat frame, at most
+    MAX_TOKENS_PER_PAIR = 768,
+    MAX_SEQUENCES = 8,
+};
+
+static int open_device(const struct sl_model_options *options, struct sl_device **out, struct sl_error *error)
+{
+    const char *name = options->device;
+    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0) {
+        return sl_cpu_create(options->threads, out, error);
+    }
+    if (strncmp(name, "cuda", 4) == 0 && (name[4] == 0 || name[4] == ':')) {
+        return sl_fail(error, SL_ERR_DEVICE, "%s: this scenelog was built without CUDA; use --device cpu", name);
+    }
+    return sl_fail(error, SL_ERR_USAGE, "--device %s: must be auto, cpu, cuda or cuda:N", name);
+}
+
+static void name_of_folder(const char *dir, char *out, size_t size)
+{
+    size_t end = strlen(dir);
+    while (end > 1 && dir[end - 1] == '/') {
+        end--;
+    }
+    size_t begin = end;
+    while (begin > 0 && dir[begin - 1] != '/') {
+        begin--;
+    }
+    snprintf(out, size, "%.*s", (int)(end - begin), dir + begin);
+}
+
+int sl_model_open_files(const char *dir, struct sl_model *out, struct sl_error *error)
+{
+    *out = (struct sl_model){0};
+    name_of_folder(dir, out->name, sizeof out->name);
+    int status = sl_config_read(dir, &out->config, error);
+    if (status == SL_OK) {
+        status = sl_tokenizer_open(dir, &out->tokenizer, error);
+    }
+    if (status == SL_OK) {
+        status = sl_weights_open(dir, &out->weights, error);
+    }
+    if (status == SL_OK) {
+        snprintf(out->hash, sizeof out->hash, "%016" PRIx64, sl_weights_hash(out->weights));
+    }
+    return status;
+}
+
+// The most visual tokens that one pair can have under all limits.
+static int64_t tokens_per_pair(const struct sl_model_config *config, const struct sl_model_options *options)
+{
+    if (options->max_tokens_per_pair > 0) {
+        return options->max_tokens_per_pair;
+    }
+    int64_t tokens = MAX_TOKENS_PER_PAIR;
+    if (config->video.cap_pixels_per_frame && config->video.max_video_tokens < tokens) {
+        tokens = config->video.max_video_tokens;
+    }
+    return tokens;
+}
+
+// KV pages for `sequences` full windows, as far as a quarter of the memory goes; one window in any case.
+static void plan_memory(const struct sl_model_options *options, struct sl_model *model, int64_t *kv_tokens)
+{
+    struct sl_device_info info;
+    model->device->ops->info(model->device, &info);
+    const struct sl_text_config *text = &model->config.text;
+    int64_t token_bytes = 2 * text->layers * text->kv_heads * text->head_dim * sl_dtype_bytes(model->compute);
+    int64_t per_pair = tokens_per_pair(&model->config, options);
+    int64_t visual = per_pair * options->pairs_per_window;
+    int merged = model->config.vision.patch * model->config.vision.merge;
+    int64_t whole_clip = model->config.video.longest_edge / ((int64_t)merged * merged * 2);
+    if (options->max_tokens_per_pair == 0 && visual > whole_clip) {
+        visual = whole_clip + options->pairs_per_window;
+    }
+    int64_t window_tokens =
+        visual + TOKENS_AROUND_PAIR * options->pairs_per_window + TOKENS_OF_REQUEST + options->max_new_tokens;
+    int64_t fit = info.memory_bytes / 4 / (token_bytes * window_tokens);
+    int wanted = options->sequences > 0 ? options->sequences : MAX_SEQUENCES;
+    model->sequences = options->deterministic || fit < 1 ? 1 : fit < wanted ? (int)fit : wanted;
+    *kv_tokens = window_tokens * model->sequences;
+    int64_t pair_patches = per_pair * model->config.vision.merge * model->config.vision.merge;
+    model->max_patches = pair_patches > TOWER_PATCHES ? pair_patches : TOWER_PATCHES;
+}
+
+int sl_model_open(const struct sl_model_options *options, struct sl_model *out, struct sl_error *error)
+{
+    int status = sl_model_open_files(options->dir, out, error);
+    if (status == SL_OK) {
+        status = open_device(options, &out->device, error);
+    }
+    if (status != SL_OK) {
+        return status;
+    }
+    struct sl_device_info info;
+    out->device->ops->info(out->device, &info);
+    out->compute = info.compute;
+    int64_t kv_tokens = 0;
+    plan_memory(options, out, &kv_tokens);
+    status =
+        sl_vision_create(out->device, out->weights, &out->config, out->compute, out->max_patches, &out->vision, error);
+    if (status != SL_OK) {
+        return status;
+    }
+    struct sl_engine_options engine = {.compute = out->compute,
+                                       .max_sequences = out->sequences,
+                                       .kv_tokens = kv_tokens,
+                                       .prefill_rows = PREFILL_ROWS,
+                                       .deterministic = options->deterministic};
+    return sl_engine_create(out->device, out->weights, &out->config, out->tokenizer, &engine, &out->engine, error);
+}
+
+void sl_model_close(struct sl_model *model)
+{
+    sl_engine_destroy(model->engine);
+    sl_vision_destroy(model->vision);
+    if (model->device != NULL) {
+        model->device->ops->destroy(model->device);
+    }
+    sl_tokenizer_close(model->tokenizer);
+    sl_weights_close(model->weights);
+    *model = (struct sl_model){0};
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// A checkpoint made ready on a device: weights, configuration, tokenizer, vision tower and engine, opened and closed
+// together. The visual side (struct sl_clip, src/clip.h) works on the engine's thread through it.
+#ifndef SL_SRC_MODEL_H
+#define SL_SRC_MODEL_H
+
+#include "core/config.h"
+#include "core/device.h"
+#include "core/weights.h"
+#include "lm/lm.h"
+#include "vision/vision.h"
+
+struct sl_model_options {
+    const char *dir;         // Hugging Face folder
+    const char *device;      // "auto", "cpu", "cuda", "cuda:N"
+    int threads;             // CPU threads; 0: one for each core
+    int max_tokens_per_pair; // the user's pixel limit; 0: none
+    int pairs_per_window;    // frame pairs of a full window
+    int max_new_tokens;      // of one answer
+    int sequences;           // windows decoded at once; 0: as many as memory and device make sensible
+    int deterministic;
+};
+
+struct sl_model {
+    struct sl_device *device;
+    struct sl_model_config config;
+    struct sl_weights *weights;
+    struct sl_tokenizer *tokenizer;
+    struct sl_vision *vision;
+    struct sl_engine *engine;
+    enum sl_dtype compute;
+    int64_t max_patches; // of one call of the vision tower
+    int sequences;       // windows worth keeping in flight
+    char name[128];      // the folder's name
+    char hash[17];       // identity of the weights, hexadecimal
+};
+
+// Only what needs no device: configuration, weights, tokenizer (for `info`). Close with sl_model_close.
+int sl_model_open_files(const char *dir, struct sl_model *out, struct sl_error *error);
+int sl_model_open(const struct sl_model_options *options, struct sl_model *out, struct sl_error *error);
+void sl_model_close(struct sl_model *model); // of a zeroed or failed one too
+
+#endif

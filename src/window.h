@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// A window: the unit of work, of progress and of recovery. Its life: cut from the stream of samples (windowing thread),
+// asked of the engine, answered (engine's thread), turned into pieces and committed (writing thread).
+#ifndef SL_SRC_WINDOW_H
+#define SL_SRC_WINDOW_H
+
+#include <pthread.h>
+
+#include "db/db.h"
+#include "src/clip.h"
+
+// What was asked of every window; the task of the index, and how to decode.
+struct sl_window_rules {
+    int64_t fps_num, fps_den;
+    int64_t window_us;
+    const char *prompt;      // the request's text
+    int max_tokens_per_pair; // 0: no limit of the user's
+    int max_new_tokens;
+    struct sl_sampling sampling; // seed: the user's; each window's own is drawn from it
+};
+
+enum { SL_WINDOW_MAX_EVENTS = 100, SL_WINDOW_MAX_TEXT_BYTES = 600 };
+
+struct sl_window {
+    int64_t start_us, end_us;     // media time
+    int64_t shown_us;             // where its pictures end: end_us, or earlier when the file does
+    struct sl_clip *clip;         // NULL when there are no pictures
+    struct sl_prompt_pair *pairs; // [pair capacity]
+    int frames;
+    struct sl_db_hole *holes; // causes are constants
+    int hole_count;
+
+    struct sl_prompt prompt;
+    struct sl_answer_grammar grammar;
+    uint64_t ticket;
+    int submitted;
+
+    // Written by the engine's thread under the lock, read once `answered`.
+    pthread_mutex_t lock;
+    pthread_cond_t change;
+    int answered;
+    struct sl_answer answer; // text, logprobs and text_ends are the window's own copies; ids is NULL
+};
+
+// pair_capacity: frame pairs of a full window.
+int sl_window_create(int64_t start_us, int64_t end_us, struct sl_clip *clip, int pair_capacity, struct sl_window **out,
+                     struct sl_error *error);
+void sl_window_destroy(
+    struct sl_window *window); // not before it is answered, if submitted; accepts NULL; keeps the clip
+
+int sl_window_add(struct sl_window *window, struct sl_stream *stream, const struct sl_sample *sample,
+                  struct sl_error *error);
+// Keeps the part of the hole that lies in [start_us, end_us), as it is now.
+int sl_window_add_hole(struct sl_window *window, int64_t start_us, int64_t end_us, const char *cause,
+                       struct sl_error *error);
+
+// All samples are in: lays out the prompt and submits. `source` and the window's start go into its seed.
+int sl_window_submit(struct sl_window *window, struct sl_model *model, struct sl_stream *stream,
+                     const struct sl_window_rules *rules, const char *source, struct sl_error *error);
+// Waits up to `timeout_ms` for the answer: 1 when it is there.
+int sl_window_wait(struct sl_window *window, int timeout_ms);
+
+#endif

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// Third stage: waits for the windows' answers in time order, reads events out of them, and commits.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/event.h"
+#include "src/stages.h"
+
+enum { WAIT_MS = 100, HEARTBEAT_MS = 5000 };
+
+struct writer {
+    struct sl_run *run;
+    int64_t last_beat_ms;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+// Waits for the answer; cancels it when the run stops. Keeps the claim alive meanwhile.
+static int await(struct writer *w, struct sl_window *window, struct sl_error *error)
+{
+    int cancelled = 0;
+    int status = SL_OK;
+    while (window->submitted && !sl_window_wait(window, WAIT_MS)) {
+        if (sl_run_must_stop(w->run) && !cancelled) {
+            sl_engine_cancel(w->run->job->model->engine, window->ticket);
+            cancelled = 1;
+        }
+        if (status == SL_OK && now_ms() - w->last_beat_ms > HEARTBEAT_MS) {
+            w->last_beat_ms = now_ms();
+            status = sl_db_heartbeat(w->run->job->db, &w->run->claim, error);
+            if (status != SL_OK) {
+                sl_run_stop(w->run, error); // goes on waiting: the engine still holds the window
+            }
+        }
+    }
+    return status;
+}
+
+// ---- From the answer to the row
+
+struct row {
+    struct sl_db_window db;
+    struct sl_db_piece *pieces;
+    struct sl_event_list events;
+    struct sl_error cause;
+};
+
+static void fail_row(struct row *row, const char *raw_text)
+{
+    row->db.state = SL_DB_FAILED;
+    row->db.cause = row->cause.text;
+    row->db.raw_text = raw_text;
+}
+
+static int fill_pieces(struct row *row, const struct sl_window *window, struct sl_error *error)
+{
+    const struct sl_answer *answer = &window->answer;
+    row->pieces = calloc(row->events.count + 1, sizeof *row->pieces);
+    if (row->pieces == NULL) {
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory");
+    }
+    for (size_t i = 0; i < row->events.count; i++) {
+        const struct sl_event *event = &row->events.events[i];
+        row->pieces[i] = (struct sl_db_piece){
+            .start_us = window->start_us + event->start_us,
+            .end_us = window->start_us + event->end_us,
+            .text = event->text,
+            .confidence = sl_event_confidence(answer->logprobs, answer->text_ends, (size_t)answer->generated_tokens,
+                                              event->text_begin, event->text_end),
+        };
+    }
+    row->db.pieces = row->pieces;
+    row->db.piece_count = (int64_t)row->events.count;
+    return SL_OK;
+}
+
+// An answer that was cut by its length says nothing about what came after the last event it began.
+static int note_cut(const struct row *row, struct sl_window *window, struct sl_error *error)
+{
+    int64_t from_us = window->start_us;
+    for (size_t i = 0; i < row->events.count; i++) {
+        int64_t start_us = window->start_us + row->events.events[i].start_us;
+        from_us = start_us > from_us ? start_us : from_us;
+    }
+    return sl_window_add_hole(window, from_us, window->end_us, "answer cut at its longest", error);
+}
+
+static int fill_row(struct writer *w, struct row *row, struct sl_window *window, struct sl_error *error)
+{
+    const struct sl_model *model = w->run->job->model;
+    const struct sl_answer *answer = &window->answer;
+    row->db = (struct sl_db_window){
+        .segment = w->run->segment,
+        .run = w->run->job->run,
+        .start_us = window->start_us,
+        .end_us = window->end_us,
+        .state = SL_DB_DONE,
+        .model_name = model->name,
+        .model_hash = model->hash,
+        .frames_seen = window->frames,
+        .prompt_tokens = answer->prompt_tokens,
+        .generated_tokens = answer->generated_tokens,
+        .elapsed_ms = (answer->prefill_us + answer->decode_us) / 1000,
+    };
+    int status = SL_OK;
+    if (answer->finish == SL_FINISH_FAILED || answer->finish == SL_FINISH_CANCELLED) {
+        row->cause = answer->error;
+        fail_row(row, answer->text != NULL && *answer->text != 0 ? answer->text : NULL);
+    } else if (sl_event_parse(answer->text, answer->size_bytes, window->grammar.window_us, &row->events, &row->cause) !=
+               SL_OK) {
+        fail_row(row, answer->text);
+    } else {
+        status = fill_pieces(row, window, error);
+        if (status == SL_OK && answer->finish == SL_FINISH_LENGTH) {
+            status = note_cut(row, window, error);
+        }
+    }
+    row->db.holes = window->holes;
+    row->db.hole_count = window->hole_count;
+    return status;
+}
+
+static void count(struct sl_run *run, const struct row *row)
+{
+    struct sl_pipeline_progress *progress = run->progress;
+    if (row->db.state == SL_DB_DONE) {
+        atomic_fetch_add(&progress->windows_done, 1);
+    } else {
+        atomic_fetch_add(&progress->windows_failed, 1);
+        char line[640];
+        snprintf(line, sizeof line, "window at %.3f s failed: %s", (double)row->db.start_us / 1e6, row->db.cause);
+        sl_run_note(run, line);
+    }
+    atomic_fetch_add(&progress->events, row->db.piece_count);
+    atomic_fetch_add(&progress->generated_tokens, row->db.generated_tokens);
+    atomic_fetch_add(&progress->prompt_tokens, row->db.prompt_tokens);
+    atomic_store(&progress->media_us, row->db.end_us);
+}
+
+static int commit(struct writer *w, struct sl_window *window, struct sl_error *error)
+{
+    struct row row = {0};
+    int status = fill_row(w, &row, window, error);
+    if (status == SL_OK) {
+        status = sl_db_commit(w->run->job->db, &w->run->claim, &row.db, error);
+        w->last_beat_ms = now_ms();
+    }
+    if (status == SL_OK) {
+        count(w->run, &row);
+    }
+    sl_event_list_finish(&row.events);
+    free(row.pieces);
+    return status;
+}
+
+// ---- The thread
+
+static int finish_media(struct sl_run *run, struct sl_error *error)
+{
+    int64_t end_us = atomic_load(&run->end_us);
+    if (!run->reaches_end || end_us == SL_NO_TIME || atomic_load(&run->stopping)) {
+        return SL_OK;
+    }
+    return sl_db_segment_end(run->job->db, run->segment, end_us, error);
+}
+
+void *sl_writer_thread(void *pointer)
+{
+    struct writer w = {.run = pointer, .last_beat_ms = now_ms()};
+    struct sl_run *run = w.run;
+    struct sl_error error = {0};
+    int status = SL_OK;
+    void *item = NULL;
+    // Goes on after a fault, without committing: the windows in flight must be awaited before they are freed.
+    while (sl_fifo_pop(run->windows, &item) == SL_OK) {
+        struct sl_window *window = item;
+        int waited = await(&w, window, &error);
+        status = status == SL_OK ? waited : status;
+        int abandoned = window->answer.finish == SL_FINISH_CANCELLED && atomic_load(&run->stopping);
+        if (status == SL_OK && !abandoned) {
+            status = commit(&w, window, &error);
+            if (status != SL_OK) {
+                sl_run_stop(run, &error);
+            }
+        }
+        if (window->clip != NULL) {
+            (void)sl_fifo_push(run->clips, window->clip); // cancelled: the run owns all clips and frees them
+        }
+        sl_window_destroy(window);
+    }
+    if (status == SL_OK) {
+        status = finish_media(run, &error);
+        if (status != SL_OK) {
+            sl_run_stop(run, &error);
+        }
+    }
+    atomic_store(&run->written, 1);
+    return NULL;
+}
