@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: Apache-2.0
+// `scenelog bench`: a model's speed on this machine, each figure beside what the machine reaches alone in the same run:
+// prefill and the vision tower against one matrix product of the MLP's size, decoding against the memory's read rate.
+//
+// The ratios are what counts: absolute times of a shared machine are noise.
+#include <getopt.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cpu/cpu.h"
+#include "src/commands.h"
+#include "src/model.h"
+#include "src/options.h"
+
+enum { PROMPT_TOKENS = 2048, DECODE_TOKENS = 32, PAIR_SIDE = 448, REPEATS = 5, READ_BYTES = 1 << 30 };
+
+struct bench {
+    struct sl_device *device;
+    struct sl_weights *weights;
+    struct sl_model_config config;
+    enum sl_dtype compute;
+    struct sl_device_info info;
+    struct sl_stream *stream;
+};
+
+struct figures {
+    double load_s;
+    double gemm_flops, read_bytes_per_s; // what the machine reaches
+    double prefill_s, prefill_flops;     // operations a second
+    double decode_s_per_token, decode_bytes_per_s;
+    double tower_s, tower_flops;
+};
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a;
+    double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, compare);
+    return values[n / 2];
+}
+
+// ---- What the machine reaches
+
+static int measure_gemm(struct bench *b, double *flops, struct sl_error *e)
+{
+    const struct sl_device_ops *ops = b->device->ops;
+    int64_t rows = PROMPT_TOKENS;
+    int64_t shape[2] = {b->config.text.intermediate, b->config.text.hidden};
+    struct sl_tensor host;
+    struct sl_linear *linear = NULL;
+    void *x = NULL;
+    void *y = NULL;
+    int64_t element = sl_dtype_bytes(b->compute);
+    int status = sl_weights_require(b->weights, "bench.gemm.weight", 2, shape, &host, e);
+    status = status == SL_OK ? ops->linear_create(b->device, &host, 1, NULL, b->compute, &linear, e) : status;
+    status = status == SL_OK ? ops->alloc(b->device, rows * shape[1] * element, &x, e) : status;
+    status = status == SL_OK ? ops->alloc(b->device, rows * shape[0] * element, &y, e) : status;
+    double seconds[REPEATS + 1];
+    for (int i = 0; i <= REPEATS && status == SL_OK; i++) {
+        struct sl_tensor in = sl_tensor_2d(x, b->compute, rows, shape[1]);
+        struct sl_tensor out = sl_tensor_2d(y, b->compute, rows, shape[0]);
+        if (i == 0) {
+            ops->zero(b->stream, x, sl_tensor_bytes(&in));
+        }
+        double start = now_s();
+        ops->linear(b->stream, linear, &in, SL_EPILOGUE_NONE, NULL, &out);
+        status = ops->wait(b->stream, e);
+        seconds[i] = now_s() - start;
+    }
+    if (status == SL_OK) { // the first is the warm-up
+        *flops = 2.0 * (double)rows * (double)shape[0] * (double)shape[1] / median(seconds + 1, REPEATS);
+    }
+    ops->linear_destroy(linear);
+    ops->release(b->device, x);
+    ops->release(b->device, y);
+    return status;
+}
+
+struct reading {
+    const uint64_t *words;
+    int64_t count;
+    uint64_t sum;
+};
+
+static void *read_words(void *pointer)
+{
+    struct reading *r = pointer;
+    uint64_t sum[8] = {0};
+    for (int64_t i = 0; i + 8 <= r->count; i += 8) {
+        for (int k = 0; k < 8; k++) {
+            sum[k] += r->words[i + k];
+        }
+    }
+    for (int k = 0; k < 8; k++) {
+        r->sum += sum[k];
+    }
+    return NULL;
+}
+
+// How fast all threads together read memory that no cache holds.
+static int measure_reading(const struct bench *b, double *bytes_per_s, struct sl_error *e)
+{
+    enum { MAX_THREADS = 64 };
+    int threads = b->info.threads < 1 ? 1 : b->info.threads > MAX_THREADS ? MAX_THREADS : b->info.threads;
+    uint64_t *words = malloc(READ_BYTES);
+    if (words == NULL) {
+        return sl_fail(e, SL_ERR_MEMORY, "out of memory");
+    }
+    memset(words, 1, READ_BYTES);
+    double seconds[REPEATS];
+    volatile uint64_t sum = 0; // keeps the reading from being left out
+    for (int i = 0; i < REPEATS; i++) {
+        pthread_t thread[MAX_THREADS];
+        struct reading reading[MAX_THREADS];
+        int64_t share = READ_BYTES / 8 / threads;
+        double start = now_s();
+        int started = 0;
+        for (; started < threads; started++) {
+            reading[started] = (struct reading){.words = words + started * share, .count = share};
+            if (pthread_create(&thread[started], NULL, read_words, &reading[started]) != 0) {
+                break;
+            }
+        }
+        for (int t = 0; t < started; t++) {
+            pthread_join(thread[t], NULL);
+            sum += reading[t].sum;
+        }
+        seconds[i] = (now_s() - start) * (double)threads / (started > 0 ? started : 1);
+    }
+    free(words);
+    *bytes_per_s = (double)READ_BYTES / median(seconds, REPEATS);
+    return SL_OK;
+}
+
+// ---- The decoder, through the engine
+
+struct wait {
+    pthread_mutex_t lock;
+    pthread_cond_t change;
+    int done;
+    struct sl_answer answer;
+};
+
+static void on_done(void *context, const struct sl_answer *answer)
+{
+    struct wait *w = context;
+    pthread_mutex_lock(&w->lock);
+    w->answer = *answer;
+    w->done = 1;
+    pthread_cond_signal(&w->change);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static int ask(struct sl_engine *engine, const int32_t *ids, int64_t count, int new_tokens, struct sl_answer *out,
+               struct sl_error *e)
+{
+    struct wait w = {.lock = PTHREAD_MUTEX_INITIALIZER, .change = PTHREAD_COND_INITIALIZER};
+    struct sl_segment segment = {.count = count, .ids = ids};
+    struct sl_request request = {.segments = &segment,
+                                 .segment_count = 1,
+                                 .sampling = {.top_p = 1},
+                                 .max_new_tokens = new_tokens,
+                                 .context = &w,
+                                 .on_done = on_done};
+    uint64_t ticket = 0;
+    int status = sl_engine_submit(engine, &request, &ticket, e);
+    if (status != SL_OK) {
+        return status;
+    }
+    pthread_mutex_lock(&w.lock);
+    while (!w.done) {
+        pthread_cond_wait(&w.change, &w.lock);
+    }
+    pthread_mutex_unlock(&w.lock);
+    *out = w.answer;
+    if (w.answer.finish == SL_FINISH_FAILED && e != NULL) {
+        *e = w.answer.error;
+    }
+    return w.answer.finish == SL_FINISH_FAILED ? (int)w.answer.error.status : SL_OK;
+}
+
+static double layer_parameters(const struct sl_text_config *t)
+{
+    double attention = (double)t->hidden * t->head_dim * (2.0 * t->heads + 2.0 * t->kv_heads);
+    return attention + 3.0 * t->hidden * t->intermediate;
+}
+
+static int measure_decoder(struct bench *b, struct figures *f, struct sl_error *e)
+{
+    const struct sl_text_config *t = &b->config.text;
+    struct sl_engine_options options = {.compute = b->compute,
+                                        .max_sequences = 1,
+                                        .kv_tokens = PROMPT_TOKENS + 2 * DECODE_TOKENS + 128,
+                                        .prefill_rows = PROMPT_TOKENS,
+                                        .deterministic = 1};
+    struct sl_engine *engine = NULL;
+    double start = now_s();
+    int status = sl_engine_create(b->device, b->weights, &b->config, NULL, &options, &engine, e);
+    f->load_s = now_s() - start;
+    int32_t ids[PROMPT_TOKENS];
+    for (int i = 0; i < PROMPT_TOKENS; i++) {
+        ids[i] = (int32_t)((i * 7919L + 13) % (t->vocab / 2));
+    }
+    double prefill[REPEATS];
+    double decode[REPEATS];
+    struct sl_answer answer = {0};
+    for (int i = 0; i <= REPEATS && status == SL_OK; i++) { // the first is the warm-up
+        status = ask(engine, ids, PROMPT_TOKENS, 1, &answer, e);
+        if (status == SL_OK && i > 0) {
+            prefill[i - 1] = (double)answer.prefill_us * 1e-6;
+        }
+    }
+    for (int i = 0; i < REPEATS && status == SL_OK; i++) {
+        status = ask(engine, ids, 16, DECODE_TOKENS + 1, &answer, e);
+        int64_t steps = answer.generated_tokens > 1 ? answer.generated_tokens - 1 : 1;
+        decode[i] = (double)answer.decode_us * 1e-6 / (double)steps;
+    }
+    sl_engine_destroy(engine);
+    if (status != SL_OK) {
+        return status;
+    }
+    double n = PROMPT_TOKENS;
+    double linear = 2 * n * layer_parameters(t) * t->layers + 2.0 * t->hidden * t->vocab; // the head runs on one row
+    double attention = 2 * n * (n + 1) * t->heads * t->head_dim * t->layers;              // causal: half of all pairs
+    f->prefill_s = median(prefill, REPEATS);
+    f->prefill_flops = (linear + attention) / f->prefill_s;
+    f->decode_s_per_token = median(decode, REPEATS);
+    double bytes =
+        (layer_parameters(t) * t->layers + (double)t->hidden * t->vocab) * (double)sl_dtype_bytes(b->compute);
+    f->decode_bytes_per_s = bytes / f->decode_s_per_token;
+    return SL_OK;
+}
+
+// ---- The vision tower
+
+static double tower_flops(const struct sl_vision_config *v, double patches)
+{
+    double merged = patches / (v->merge * v->merge);
+    double wide = (double)v->hidden * v->merge * v->merge;
+    double blocks = v->depth * (2 * patches * v->hidden * (4.0 * v->hidden + 2.0 * v->intermediate) +
+                                4 * patches * patches * v->hidden);
+    double mergers = (1 + v->deepstack_count) * 2 * merged * wide * (wide + v->out_hidden);
+    return blocks + mergers + 2 * patches * v->hidden * v->channels * v->temporal_patch * v->patch * v->patch;
+}
+
+static int measure_tower(struct bench *b, struct figures *f, struct sl_error *e)
+{
+    const struct sl_vision_config *v = &b->config.vision;
+    const struct sl_device_ops *ops = b->device->ops;
+    int grid = PAIR_SIDE / (v->patch * v->merge) * v->merge;
+    int64_t rows = (int64_t)grid * grid;
+    int64_t tokens = rows / (v->merge * v->merge);
+    int64_t columns = (int64_t)v->channels * v->temporal_patch * v->patch * v->patch;
+    struct sl_vision *vision = NULL;
+    void *memory[2 + SL_MAX_DEEPSTACK] = {NULL};
+    struct sl_tensor tensor[2 + SL_MAX_DEEPSTACK];
+    int count = 2 + v->deepstack_count; // patches, features, taps
+    int status = sl_vision_create(b->device, b->weights, &b->config, b->compute, rows, &vision, e);
+    for (int i = 0; i < count && status == SL_OK; i++) {
+        tensor[i] = i == 0 ? sl_tensor_2d(NULL, b->compute, rows, columns)
+                           : sl_tensor_2d(NULL, b->compute, tokens, v->out_hidden);
+        status = ops->alloc(b->device, sl_tensor_bytes(&tensor[i]), &memory[i], e);
+        tensor[i].data = memory[i];
+    }
+    double seconds[REPEATS + 1];
+    for (int i = 0; i <= REPEATS && status == SL_OK; i++) {
+        if (i == 0) {
+            ops->zero(b->stream, memory[0], sl_tensor_bytes(&tensor[0]));
+        }
+        double start = now_s();
+        status = sl_vision_encode(vision, b->stream, &tensor[0], 1, grid, grid, &tensor[1], &tensor[2], e);
+        status = status == SL_OK ? ops->wait(b->stream, e) : status;
+        seconds[i] = now_s() - start;
+    }
+    if (status == SL_OK) {
+        f->tower_s = median(seconds + 1, REPEATS);
+        f->tower_flops = tower_flops(v, (double)rows) / f->tower_s;
+    }
+    for (int i = 0; i < count; i++) {
+        ops->release(b->device, memory[i]);
+    }
+    sl_vision_destroy(vision);
+    return status;
+}
+
+// ---- The command
+
+static void print_table(const struct bench *b, const struct figures *f)
+{
+    printf("device               %s, %d threads, %s\n", b->info.name, b->info.threads, sl_dtype_name(b->compute));
+    printf("engine ready in      %.2f s\n", f->load_s);
+    printf("matrix product       %.0f GFLOP/s alone\n", f->gemm_flops * 1e-9);
+    printf("memory               %.1f GB/s read alone\n", f->read_bytes_per_s * 1e-9);
+    printf("prefill              %d tokens in %.0f ms, %.0f tok/s, %.0f GFLOP/s, %.0f %% of the product\n",
+           PROMPT_TOKENS, f->prefill_s * 1e3, PROMPT_TOKENS / f->prefill_s, f->prefill_flops * 1e-9,
+           100 * f->prefill_flops / f->gemm_flops);
+    printf("decode, batch 1      %.1f tok/s, %.1f GB/s, %.0f %% of the memory\n", 1 / f->decode_s_per_token,
+           f->decode_bytes_per_s * 1e-9, 100 * f->decode_bytes_per_s / f->read_bytes_per_s);
+    printf("tower, one %dx%d pair  %.0f ms, %.0f GFLOP/s, %.0f %% of the product\n", PAIR_SIDE, PAIR_SIDE,
+           f->tower_s * 1e3, f->tower_flops * 1e-9, 100 * f->tower_flops / f->gemm_flops);
+}
+
+static void print_json(const struct bench *b, const struct figures *f)
+{
+    printf("{\"threads\":%d,\"compute\":\"%s\",\"load_s\":%.4f,\"gemm_gflops\":%.2f,\"read_gb_per_s\":%.2f,"
+           "\"prefill_tokens\":%d,\"prefill_ms\":%.3f,\"prefill_gflops\":%.2f,\"prefill_ratio\":%.4f,"
+           "\"decode_tok_per_s\":%.3f,\"decode_gb_per_s\":%.2f,\"decode_ratio\":%.4f,"
+           "\"tower_ms\":%.3f,\"tower_gflops\":%.2f,\"tower_ratio\":%.4f}\n",
+           b->info.threads, sl_dtype_name(b->compute), f->load_s, f->gemm_flops * 1e-9, f->read_bytes_per_s * 1e-9,
+           PROMPT_TOKENS, f->prefill_s * 1e3, f->prefill_flops * 1e-9, f->prefill_flops / f->gemm_flops,
+           1 / f->decode_s_per_token, f->decode_bytes_per_s * 1e-9, f->decode_bytes_per_s / f->read_bytes_per_s,
+           f->tower_s * 1e3, f->tower_flops * 1e-9, f->tower_flops / f->gemm_flops);
+}
+
+struct options {
+    const char *model_dir, *config_path;
+    int64_t threads;
+    int random, json;
+};
+
+static int parse(int argc, char **argv, struct options *o, struct sl_error *e)
+{
+    static const struct option long_options[] = {
+        {"model", required_argument, NULL, 'm'}, {"config", required_argument, NULL, 'c'},
+        {"random", no_argument, NULL, 'r'},      {"threads", required_argument, NULL, 't'},
+        {"json", no_argument, NULL, 'j'},        {NULL, 0, NULL, 0}};
+    opterr = 0;
+    int option = 0;
+    int status = SL_OK;
+    while (status == SL_OK && (option = getopt_long(argc, argv, ":m:", long_options, NULL)) != -1) {
+        switch (option) {
+        case 'm':
+            o->model_dir = optarg;
+            break;
+        case 'c':
+            o->config_path = optarg;
+            break;
+        case 'r':
+            o->random = 1;
+            break;
+        case 't':
+            status = sl_option_int("--threads", optarg, 1, 1024, &o->threads, e);
+            break;
+        case 'j':
+            o->json = 1;
+            break;
+        default:
+            status = sl_fail(e, SL_ERR_USAGE, "bench: %s: unknown or without its value; see 'scenelog help bench'",
+                             argv[optind - 1]);
+        }
+    }
+    if (status == SL_OK && (optind != argc || (o->config_path != NULL) != (o->random != 0) ||
+                            (o->config_path != NULL && o->model_dir != NULL))) {
+        status = sl_fail(e, SL_ERR_USAGE, "bench: takes either --model DIR, or --config FILE with --random");
+    }
+    return status;
+}
+
+static int open_bench(const struct options *o, struct bench *b, struct sl_error *e)
+{
+    int status = sl_cpu_create((int)o->threads, &b->device, e);
+    if (status != SL_OK) {
+        return status;
+    }
+    b->device->ops->info(b->device, &b->info);
+    b->compute = b->info.compute;
+    status = b->device->ops->stream_create(b->device, &b->stream, e);
+    if (status != SL_OK) {
+        return status;
+    }
+    if (o->random) {
+        status = sl_config_read_file(o->config_path, &b->config, e);
+        return status == SL_OK ? sl_weights_random(b->compute, 1, &b->weights, e) : status;
+    }
+    const char *dir = o->model_dir != NULL ? o->model_dir : sl_default_model();
+    status = sl_config_read(dir, &b->config, e);
+    return status == SL_OK ? sl_weights_open(dir, &b->weights, e) : status;
+}
+
+static void close_bench(struct bench *b)
+{
+    if (b->stream != NULL) {
+        b->device->ops->stream_destroy(b->stream);
+    }
+    if (b->device != NULL) {
+        b->device->ops->destroy(b->device);
+    }
+    sl_weights_close(b->weights);
+}
+
+static int measure_alone(struct bench *b, struct figures *f, struct sl_error *e)
+{
+    // A product's weights are random ones, whatever the model: a checkpoint has no such tensor.
+    struct bench alone = *b;
+    int status = sl_weights_random(b->compute, 2, &alone.weights, e);
+    status = status == SL_OK ? measure_gemm(&alone, &f->gemm_flops, e) : status;
+    sl_weights_close(alone.weights);
+    return status == SL_OK ? measure_reading(b, &f->read_bytes_per_s, e) : status;
+}
+
+int sl_cmd_bench(int argc, char **argv)
+{
+    struct options options = {0};
+    struct bench bench = {0};
+    struct figures figures = {0};
+    struct sl_error error = {0};
+    int status = parse(argc, argv, &options, &error);
+    status = status == SL_OK ? open_bench(&options, &bench, &error) : status;
+    status = status == SL_OK ? measure_alone(&bench, &figures, &error) : status;
+    status = status == SL_OK ? measure_decoder(&bench, &figures, &error) : status;
+    status = status == SL_OK ? measure_tower(&bench, &figures, &error) : status;
+    close_bench(&bench);
+    if (status != SL_OK) {
+        return sl_report(&error);
+    }
+    (options.json ? print_json : print_table)(&bench, &figures);
+    return 0;
+}
