@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// The picture is resampled as stored and turned when its rows are written. The reference resamples the upright picture
+// across, then down, and rounds in between; so a picture that lies on its side is resampled down first. Pixels that are
+// not square need no step of their own: both axes are resampled to the target anyway, each at its own scale.
+#include "cpu/image.h"
+
+#include "core/half.h"
+#include "cpu/colour.h"
+#include "cpu/internal.h"
+#include "cpu/resample.h"
+
+static int64_t align_64(int64_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+struct resize {
+    struct cpu_colour colour;
+    struct cpu_resample across, down;
+    int turned;      // the stored rows are columns of the upright picture
+    uint8_t *middle; // the frame's rows, resampled across already if not turned: [frame height, pitch]
+    int64_t pitch;
+    char *scratch; // scratch_bytes for each thread: two RGBx rows, then what colour needs
+    int64_t scratch_bytes, row_bytes;
+    int threads;
+};
+
+static int lies_on_its_side(const struct sl_frame *frame)
+{
+    return frame->rotation == 90 || frame->rotation == 270;
+}
+
+// Tables and buffers of one picture. 0, and the stream marked, when there is no memory.
+static int prepare(struct sl_stream *stream, const struct sl_frame *frame, int width, int height, struct resize *r)
+{
+    int64_t across = align_64(cpu_resample_bytes(frame->width, width));
+    int64_t down = align_64(cpu_resample_bytes(frame->height, height));
+    char *tables = cpu_scratch(stream, CPU_SLOT_A, across + down + cpu_colour_table_bytes(frame));
+    if (tables == NULL) {
+        return 0;
+    }
+    cpu_resample_init(&r->across, frame->width, width, tables);
+    cpu_resample_init(&r->down, frame->height, height, tables + across);
+    cpu_colour_init(&r->colour, frame, tables + across + down);
+
+    r->turned = lies_on_its_side(frame);
+    int widest = frame->width > width ? frame->width : width;
+    widest = widest > r->across.taps ? widest : r->across.taps;
+    r->row_bytes = align_64(4 * (int64_t)widest);
+    r->scratch_bytes = 2 * r->row_bytes + align_64(cpu_colour_scratch_bytes(frame));
+    r->threads = cpu_threads(stream, (int64_t)frame->width * frame->height);
+    r->pitch = align_64(4 * (int64_t)(r->turned ? frame->width : width));
+    r->scratch = cpu_scratch(stream, CPU_SLOT_B, r->scratch_bytes * r->threads);
+    r->middle = cpu_scratch(stream, CPU_SLOT_C, r->pitch * frame->height);
+    return r->scratch != NULL && r->middle != NULL;
+}
+
+// Where the pixels of the upright-as-stored picture go in `out`: the first one, and the bytes from pixel to pixel.
+struct placement {
+    uint8_t *origin;
+    int64_t along, below; // to the next pixel of a stored row, to the next stored row
+};
+
+static struct placement place(const struct sl_frame *frame, const struct sl_tensor *out)
+{
+    int64_t line = out->stride[0], pixel = out->stride[1], last_x = out->shape[1] - 1, last_y = out->shape[0] - 1;
+    struct placement p = {out->data, pixel, line};
+    if (frame->rotation == 90) {
+        p = (struct placement){p.origin + last_x * pixel, line, -pixel};
+    } else if (frame->rotation == 180) {
+        p = (struct placement){p.origin + last_x * pixel + last_y * line, -pixel, -line};
+    } else if (frame->rotation == 270) {
+        p = (struct placement){p.origin + last_y * line, -line, pixel};
+    }
+    if (frame->mirrored) {
+        // x becomes last_x - x: whichever step moves along x turns round.
+        int64_t x = (p.origin - (uint8_t *)out->data) % line / pixel;
+        p.origin += (last_x - 2 * x) * pixel;
+        *(lies_on_its_side(frame) ? &p.below : &p.along) *= -1;
+    }
+    return p;
+}
+
+static void write_row(const struct placement *p, int y, int width, const uint8_t *rgbx)
+{
+    uint8_t *to = p->origin + y * p->below;
+    for (int x = 0; x < width; x++, to += p->along, rgbx += 4) {
+        to[0] = rgbx[0];
+        to[1] = rgbx[1];
+        to[2] = rgbx[2];
+    }
+}
+
+// The rows of one of `threads` parts, each part with its own scratch.
+static void first_pass(const struct resize *r, int part)
+{
+    uint8_t *row = (uint8_t *)r->scratch + r->scratch_bytes * part;
+    float *colour = (float *)(void *)(row + 2 * r->row_bytes);
+    int64_t rows = r->down.in, end = rows * (part + 1) / r->threads;
+    for (int64_t y = rows * part / r->threads; y < end; y++) {
+        uint8_t *middle = r->middle + y * r->pitch;
+        cpu_colour_row(&r->colour, (int)y, colour, r->turned ? middle : row);
+        if (!r->turned) {
+            cpu_resample_row(&r->across, row, middle);
+        }
+    }
+}
+
+static void second_pass(const struct resize *r, const struct placement *p, int part)
+{
+    uint8_t *row = (uint8_t *)r->scratch + r->scratch_bytes * part, *across = row + r->row_bytes;
+    int64_t rows = r->down.out, end = rows * (part + 1) / r->threads;
+    for (int64_t y = rows * part / r->threads; y < end; y++) {
+        cpu_resample_column(&r->down, (int)y, r->middle, r->pitch, r->pitch, row);
+        if (r->turned) {
+            cpu_resample_row(&r->across, row, across);
+        }
+        write_row(p, (int)y, r->across.out, r->turned ? across : row);
+    }
+}
+
+static void resize(const struct resize *r, const struct placement *p)
+{
+#pragma omp parallel for num_threads(r->threads)
+    for (int part = 0; part < r->threads; part++) {
+        first_pass(r, part);
+    }
+#pragma omp parallel for num_threads(r->threads)
+    for (int part = 0; part < r->threads; part++) {
+        second_pass(r, p, part);
+    }
+}
+
+void cpu_image_resize(struct sl_stream *stream, struct sl_frame *frame, const struct sl_tensor *out)
+{
+    if (!cpu_begin(stream)) {
+        return;
+    }
+    int turned = lies_on_its_side(frame);
+    struct resize r;
+    if (frame->memory != SL_MEMORY_HOST) {
+        cpu_fail(stream, SL_ERR_INTERNAL, "resize on the CPU: the frame is not in host memory");
+    } else if (prepare(stream, frame, (int)out->shape[turned ? 0 : 1], (int)out->shape[turned ? 1 : 0], &r)) {
+        struct placement p = place(frame, out);
+        resize(&r, &p);
+    }
+    cpu_end(stream);
+}
+
+// --- patches ---
+
+struct patchify {
+    const struct sl_tensor *rgb, *out;
+    int n, patch, merge;
+    float value[3][256]; // normalised value of every sample
+    uint16_t half[3][256];
+};
+
+static void patch_row(const struct patchify *p, int64_t row, int64_t y0, int64_t x0)
+{
+    int64_t at = row * p->out->stride[0];
+    float *full = p->out->data;
+    uint16_t *half = p->out->data;
+    for (int channel = 0; channel < 3; channel++) {
+        for (int line = 0; line < p->n * p->patch; line++) {
+            const struct sl_tensor *rgb = &p->rgb[line / p->patch];
+            int64_t y = y0 + line % p->patch;
+            const uint8_t *pixel = (const uint8_t *)rgb->data + y * rgb->stride[0] + x0 * rgb->stride[1] + channel;
+            if (p->out->dtype == SL_BF16) {
+                for (int x = 0; x < p->patch; x++, pixel += rgb->stride[1]) {
+                    half[at++] = p->half[channel][*pixel];
+                }
+            } else {
+                for (int x = 0; x < p->patch; x++, pixel += rgb->stride[1]) {
+                    full[at++] = p->value[channel][*pixel];
+                }
+            }
+        }
+    }
+}
+
+// Rows: blocks of merge x merge patches in raster order, inside a block raster order again.
+static void patch_rows(const struct patchify *p, int threads)
+{
+    int64_t columns = p->rgb[0].shape[1] / p->patch, rows = p->rgb[0].shape[0] / p->patch, merge = p->merge;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < rows * columns; row++) {
+        int64_t inside = row % (merge * merge), block = row / (merge * merge);
+        int64_t y = block / (columns / merge) * merge + inside / merge;
+        int64_t x = block % (columns / merge) * merge + inside % merge;
+        patch_row(p, row, y * p->patch, x * p->patch);
+    }
+}
+
+void cpu_patchify(struct sl_stream *stream, const struct sl_tensor *rgb, int n, int patch, int merge,
+                  const float mean[3], const float std[3], const struct sl_tensor *out)
+{
+    if (!cpu_begin(stream)) {
+        return;
+    }
+    struct patchify p = {.rgb = rgb, .out = out, .n = n, .patch = patch, .merge = merge};
+    for (int channel = 0; channel < 3; channel++) {
+        for (int i = 0; i < 256; i++) {
+            // Scaling folded into the mean and deviation, as the reference's processor computes it.
+            p.value[channel][i] = ((float)i - mean[channel] * 255) / (std[channel] * 255);
+            p.half[channel][i] = sl_bf16_from_f32(p.value[channel][i]);
+        }
+    }
+    patch_rows(&p, cpu_threads(stream, out->shape[0] * out->shape[1]));
+    cpu_end(stream);
+}
