@@ -351,6 +351,21 @@ int64_t sl_input_length_us(const struct sl_input *input, int64_t ticks)
     return av_rescale_q(ticks, base, AV_TIME_BASE_Q);
 }
 
+int64_t sl_input_duration_us(const struct sl_input *input)
+{
+    const AVFormatContext *format = input->format;
+    if (format->duration <= 0) {
+        return SL_NO_TIME;
+    }
+    // MP4 counts its length from the zero of its own clock, and so does Matroska as most programs write it.
+    int64_t start_us = av_rescale_q(input->origin, input->origin_base, AV_TIME_BASE_Q);
+    int is_from_zero = format->duration_estimation_method == AVFMT_DURATION_FROM_STREAM;
+    if (is_from_zero && start_us > 0 && start_us < format->duration) {
+        return format->duration - start_us;
+    }
+    return format->duration;
+}
+
 // Matroska states each stream's end as a tag.
 static int64_t tagged_end_us(const AVStream *stream)
 {
@@ -374,10 +389,10 @@ int64_t sl_input_stated_end_us(const struct sl_input *input)
     }
     // The container's own duration may be that of its sound. If all of it was read, the pictures ended where they
     // ended.
-    const AVFormatContext *format = input->format;
-    if (format->duration <= 0 || format->duration_estimation_method == AVFMT_DURATION_FROM_BITRATE ||
-        input->read_end_us == SL_NO_TIME || input->read_end_us + TAIL_SLACK_US >= format->duration) {
+    int64_t duration_us = sl_input_duration_us(input);
+    if (duration_us == SL_NO_TIME || input->format->duration_estimation_method == AVFMT_DURATION_FROM_BITRATE ||
+        input->read_end_us == SL_NO_TIME || input->read_end_us + TAIL_SLACK_US >= duration_us) {
         return SL_NO_TIME;
     }
-    return format->duration;
+    return duration_us;
 }

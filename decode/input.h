@@ -52,6 +52,9 @@ int64_t sl_input_media_us(const struct sl_input *input, int64_t pts);
 // A length in ticks of the video stream, 0 if unknown.
 int64_t sl_input_length_us(const struct sl_input *input, int64_t ticks);
 
+// The stated length of the media, from media time 0; SL_NO_TIME if unknown.
+int64_t sl_input_duration_us(const struct sl_input *input);
+
 // Where the pictures should end according to the container, judged after the last packet; SL_NO_TIME if it does not
 // say.
 int64_t sl_input_stated_end_us(const struct sl_input *input);

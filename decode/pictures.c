@@ -23,7 +23,11 @@
 // be held for any time.
 #define STREAM_GAP_US 10000000
 
-// A picture further ahead than this has a broken time.
+// A picture further ahead than this waits for the next one: if that follows the picture before, this one's time is
+// broken.
+#define DOUBT_US 10000000
+
+// A picture further ahead than this has a broken time whatever follows.
 #define LEAP_US (24 * 3600 * INT64_C(1000000))
 
 // Two pictures this close, after a jump back of more than this, are taken for a clock that restarted.
@@ -39,7 +43,9 @@ int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struc
     AVCodecContext *codec = avcodec_alloc_context3(input->decoder);
     pictures->codec = codec;
     pictures->packet = av_packet_alloc();
-    if (codec == NULL || pictures->packet == NULL ||
+    pictures->doubtful = av_frame_alloc();
+    pictures->queued = av_frame_alloc();
+    if (codec == NULL || pictures->packet == NULL || pictures->doubtful == NULL || pictures->queued == NULL ||
         avcodec_parameters_to_context(codec, input->stream->codecpar) < 0) {
         sl_pictures_close(pictures);
         return sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", input->path);
@@ -62,6 +68,8 @@ void sl_pictures_close(struct sl_pictures *pictures)
 {
     avcodec_free_context(&pictures->codec);
     av_packet_free(&pictures->packet);
+    av_frame_free(&pictures->doubtful);
+    av_frame_free(&pictures->queued);
 }
 
 void sl_pictures_reset(struct sl_pictures *pictures)
@@ -71,8 +79,13 @@ void sl_pictures_reset(struct sl_pictures *pictures)
     pictures->has_packet = 0;
     pictures->draining = 0;
     pictures->pending_count = 0;
-    pictures->suspicion = 0;
+    pictures->seen_key = 0;
     pictures->was_repositioned = 1;
+    av_frame_unref(pictures->doubtful);
+    av_frame_unref(pictures->queued);
+    pictures->has_doubtful = 0;
+    pictures->has_queued = 0;
+    pictures->suspicion = 0;
     pictures->has_last = 0;
     pictures->step_us = 0;
     pictures->backward_us = SL_NO_TIME;
@@ -84,39 +97,61 @@ static void suspect(struct sl_pictures *pictures, const char *cause)
     pictures->cause = cause;
 }
 
+// Some decoders make pictures out of nothing when they start without a key picture.
+static const char *known_damage(const struct sl_pictures *pictures, const AVPacket *packet)
+{
+    if ((packet->flags & AV_PKT_FLAG_CORRUPT) != 0) {
+        return CORRUPT_PACKET;
+    }
+    return pictures->seen_key ? NULL : NO_KEY_PICTURE;
+}
+
 static void expect_picture(struct sl_pictures *pictures, const AVPacket *packet)
 {
-    int is_corrupt = (packet->flags & AV_PKT_FLAG_CORRUPT) != 0;
-    if (is_corrupt) {
-        suspect(pictures, CORRUPT_PACKET);
+    pictures->seen_key |= (packet->flags & AV_PKT_FLAG_KEY) != 0;
+    const char *damage = known_damage(pictures, packet);
+    if (damage != NULL) {
+        suspect(pictures, damage);
     }
     int64_t pts_us = sl_input_media_us(pictures->input, packet->pts);
     if (pts_us == SL_NO_TIME || (packet->flags & AV_PKT_FLAG_DISCARD) != 0 ||
         pictures->pending_count == SL_PENDING_MAX) {
         return;
     }
-    pictures->pending[pictures->pending_count++] = (struct pending_picture){pts_us, is_corrupt};
+    pictures->pending[pictures->pending_count++] = (struct pending_picture){pts_us, damage};
 }
 
-// Closes all expectations up to `raw_us`. Returns the first one lost after `after_us`, or SL_NO_TIME; *is_corrupt tells
-// whether the packet of this very time was flagged.
-static int64_t settle(struct sl_pictures *pictures, int64_t after_us, int64_t raw_us, int *is_corrupt)
+// Closes all expectations up to `raw_us`. Returns the first one lost after `after_us`, or SL_NO_TIME; *damage tells
+// what was known about the packet of this very time.
+static int64_t settle(struct sl_pictures *pictures, int64_t after_us, int64_t raw_us, const char **damage)
 {
     int64_t first_lost_us = SL_NO_TIME;
     int kept = 0;
-    *is_corrupt = 0;
+    *damage = NULL;
     for (int i = 0; i < pictures->pending_count; i++) {
         struct pending_picture *entry = &pictures->pending[i];
         if (entry->pts_us > raw_us) {
             pictures->pending[kept++] = *entry;
         } else if (entry->pts_us == raw_us) {
-            *is_corrupt |= entry->is_corrupt;
+            *damage = entry->damage;
         } else if (entry->pts_us > after_us && (first_lost_us == SL_NO_TIME || entry->pts_us < first_lost_us)) {
             first_lost_us = entry->pts_us;
         }
     }
     pictures->pending_count = kept;
     return first_lost_us;
+}
+
+// The picture of this time came, and is left out.
+static void forget(struct sl_pictures *pictures, int64_t raw_us)
+{
+    int kept = 0;
+    for (int i = 0; i < pictures->pending_count; i++) {
+        if (pictures->pending[i].pts_us != raw_us) {
+            pictures->pending[kept++] = pictures->pending[i];
+        }
+    }
+    pictures->pending_count = kept;
 }
 
 static int64_t stated_ticks(const AVFrame *frame)
@@ -158,6 +193,16 @@ static int clock_restarted(struct sl_pictures *pictures, int64_t raw_us)
     return 1;
 }
 
+static void leave_out_undated(struct sl_pictures *pictures, int64_t raw_us)
+{
+    int64_t after_us = pictures->has_last ? pictures->last_us : 0;
+    pictures->counts->undated++;
+    sl_input_note(pictures->input, SL_NOTE_UNDATED, "a picture after %.3f s has no usable time and is left out",
+                  (double)after_us / 1e6);
+    forget(pictures, raw_us);
+    suspect(pictures, DECODE_ERROR);
+}
+
 // The media time of a picture on a clock that only goes forward, or SL_NO_TIME if the picture is to be left out.
 static int64_t date_frame(struct sl_pictures *pictures, const AVFrame *frame, int64_t *raw_us)
 {
@@ -165,10 +210,7 @@ static int64_t date_frame(struct sl_pictures *pictures, const AVFrame *frame, in
     int64_t pts_us = *raw_us == SL_NO_TIME ? SL_NO_TIME : *raw_us + pictures->step_us;
     int64_t from_us = pictures->has_last ? pictures->last_us : 0;
     if (pts_us == SL_NO_TIME || pts_us - from_us > LEAP_US) {
-        pictures->counts->undated++;
-        sl_input_note(pictures->input, SL_NOTE_UNDATED, "a picture after %.3f s has no usable time and is left out",
-                      (double)from_us / 1e6);
-        suspect(pictures, DECODE_ERROR);
+        leave_out_undated(pictures, *raw_us);
         return SL_NO_TIME;
     }
     if (!pictures->has_last || pts_us > pictures->last_us) {
@@ -181,6 +223,7 @@ static int64_t date_frame(struct sl_pictures *pictures, const AVFrame *frame, in
     }
     pictures->backward_us = *raw_us;
     pictures->counts->backward++;
+    forget(pictures, *raw_us);
     sl_input_note(pictures->input, SL_NOTE_BACKWARD, "a picture's time goes back from %.3f s to %.3f s: it is left out",
                   (double)pictures->last_us / 1e6, (double)pts_us / 1e6);
     return SL_NO_TIME;
@@ -191,9 +234,9 @@ static void record_losses(struct sl_pictures *pictures, const AVFrame *frame, in
                           const struct sl_picture *now)
 {
     int64_t step_us = pictures->step_us;
-    int is_corrupt = 0;
+    const char *damage = NULL;
     int64_t after_us = pictures->has_last ? pictures->last_us - step_us : INT64_MIN;
-    int64_t lost_us = settle(pictures, after_us, raw_us, &is_corrupt);
+    int64_t lost_us = settle(pictures, after_us, raw_us, &damage);
     if (!pictures->has_last) {
         if (lost_us != SL_NO_TIME && !pictures->was_repositioned) {
             sl_holes_add(pictures->holes, lost_us + step_us, now->pts_us, NO_KEY_PICTURE);
@@ -204,9 +247,12 @@ static void record_losses(struct sl_pictures *pictures, const AVFrame *frame, in
     } else if (lost_us != SL_NO_TIME && pictures->suspicion > 0) {
         sl_holes_add(pictures->holes, lost_us + step_us, now->pts_us, pictures->cause);
     }
-    if (is_corrupt || frame->decode_error_flags != 0 || (frame->flags & AV_FRAME_FLAG_CORRUPT) != 0) {
+    if (damage == NULL && (frame->decode_error_flags != 0 || (frame->flags & AV_FRAME_FLAG_CORRUPT) != 0)) {
+        damage = DECODE_ERROR;
+    }
+    if (damage != NULL) {
         pictures->counts->damaged++;
-        sl_holes_add(pictures->holes, now->pts_us, now->end_us, is_corrupt ? CORRUPT_PACKET : DECODE_ERROR);
+        sl_holes_add(pictures->holes, now->pts_us, now->end_us, damage);
     }
     pictures->suspicion -= pictures->suspicion > 0;
 }
@@ -216,10 +262,6 @@ static int accept_frame(struct sl_pictures *pictures, struct sl_picture *picture
 {
     AVFrame *frame = picture->frame;
     int64_t raw_us = SL_NO_TIME;
-    // Decoders drop what an edit list cuts away; a frame that still says so is not for showing.
-    if ((frame->flags & AV_FRAME_FLAG_DISCARD) != 0) {
-        return 0;
-    }
     int64_t pts_us = date_frame(pictures, frame, &raw_us);
     if (pts_us == SL_NO_TIME) {
         return 0;
@@ -238,21 +280,20 @@ static int accept_frame(struct sl_pictures *pictures, struct sl_picture *picture
 static void record_tail(struct sl_pictures *pictures)
 {
     int64_t end_us = pictures->has_last ? pictures->last_end_us : 0;
-    int64_t sent_us = SL_NO_TIME;
-    for (int i = 0; i < pictures->pending_count; i++) {
-        if (pictures->pending[i].pts_us > sent_us) {
-            sent_us = pictures->pending[i].pts_us;
+    int64_t lost_end_us = end_us;
+    for (int i = 0; i < pictures->pending_count && pictures->suspicion > 0; i++) {
+        int64_t pts_us = pictures->pending[i].pts_us + pictures->step_us;
+        if (pts_us >= lost_end_us && pts_us - lost_end_us < DOUBT_US) {
+            lost_end_us = pts_us + length_us(pictures, 0);
         }
     }
-    if (sent_us != SL_NO_TIME && pictures->suspicion > 0) {
-        sl_holes_add(pictures->holes, end_us, sent_us + pictures->step_us + length_us(pictures, 0), pictures->cause);
-    }
+    sl_holes_add(pictures->holes, end_us, lost_end_us, pictures->cause);
     int64_t stated_us = pictures->step_us == 0 ? sl_input_stated_end_us(pictures->input) : SL_NO_TIME;
-    if (stated_us == SL_NO_TIME || stated_us <= end_us) {
+    if (stated_us == SL_NO_TIME || stated_us <= pictures->last_us) {
         return;
     }
-    if (stated_us - end_us > TAIL_SLACK_US || pictures->input->read_error) {
-        sl_holes_add(pictures->holes, end_us, stated_us, pictures->input->read_error ? READ_ERROR : ENDS_EARLY);
+    if (stated_us - end_us > TAIL_SLACK_US || (stated_us > end_us && pictures->input->read_error)) {
+        sl_holes_add(pictures->holes, lost_end_us, stated_us, pictures->input->read_error ? READ_ERROR : ENDS_EARLY);
     } else if (pictures->has_last) {
         pictures->last_end_us = stated_us;
     }
@@ -269,6 +310,11 @@ static int feed(struct sl_pictures *pictures, struct sl_error *error)
         if (status == SL_END) {
             pictures->draining = 1;
             avcodec_send_packet(pictures->codec, NULL); // fails only when it was told before
+            return SL_OK;
+        }
+        int is_key = (pictures->packet->flags & AV_PKT_FLAG_KEY) != 0;
+        if (pictures->was_repositioned && !pictures->seen_key && !is_key) {
+            av_packet_unref(pictures->packet);
             return SL_OK;
         }
         expect_picture(pictures, pictures->packet);
@@ -288,29 +334,99 @@ static int feed(struct sl_pictures *pictures, struct sl_error *error)
     return SL_OK;
 }
 
-int sl_pictures_next(struct sl_pictures *pictures, struct sl_picture *picture, struct sl_error *error)
+// The next picture as the decoder gives it, or SL_END.
+static int decode(struct sl_pictures *pictures, AVFrame *frame, struct sl_error *error)
 {
     for (;;) {
         int status = SL_OK;
-        int code = avcodec_receive_frame(pictures->codec, picture->frame);
-        if (code >= 0) {
-            if (accept_frame(pictures, picture)) {
-                return SL_OK;
-            }
-            status = sl_input_check(pictures->input, error);
-        } else if (code == AVERROR_EOF) {
-            record_tail(pictures);
+        int code = avcodec_receive_frame(pictures->codec, frame);
+        if (code >= 0 && (frame->flags & AV_FRAME_FLAG_DISCARD) == 0) {
+            return SL_OK;
+        }
+        if (code == AVERROR_EOF) {
             return SL_END;
+        }
+        if (code == AVERROR(EAGAIN)) {
+            status = feed(pictures, error);
         } else if (code == AVERROR(ENOMEM)) {
             status = sl_fail(error, SL_ERR_MEMORY, "out of memory decoding %s", pictures->input->path);
-        } else if (code == AVERROR(EAGAIN)) {
-            status = feed(pictures, error);
         } else {
-            suspect(pictures, DECODE_ERROR); // this picture is lost; the decoder goes on
+            if (code < 0) {
+                suspect(pictures, DECODE_ERROR); // a picture is lost; the decoder goes on
+            }
             status = sl_input_check(pictures->input, error);
         }
         if (status != SL_OK) {
             return status;
+        }
+    }
+}
+
+static int64_t time_of(const struct sl_pictures *pictures, const AVFrame *frame)
+{
+    int64_t raw_us = sl_input_media_us(pictures->input, frame->best_effort_timestamp);
+    return raw_us == SL_NO_TIME ? SL_NO_TIME : raw_us + pictures->step_us;
+}
+
+// The next picture whose place in time is settled, or SL_END. *is_sure: it needs no second opinion.
+static int next_settled(struct sl_pictures *pictures, AVFrame *frame, int *is_sure, struct sl_error *error)
+{
+    *is_sure = 0;
+    if (pictures->has_queued) {
+        pictures->has_queued = 0;
+        av_frame_move_ref(frame, pictures->queued);
+        return SL_OK;
+    }
+    int status = decode(pictures, frame, error);
+    if (status < 0 || !pictures->has_doubtful) {
+        return status;
+    }
+    pictures->has_doubtful = 0;
+    int64_t pts_us = status == SL_OK ? time_of(pictures, frame) : SL_NO_TIME;
+    int64_t doubtful_us = time_of(pictures, pictures->doubtful);
+    int64_t last_us = pictures->has_last ? pictures->last_us : -1;
+    if (pts_us > last_us && pts_us < doubtful_us) {
+        leave_out_undated(pictures, doubtful_us - pictures->step_us);
+        av_frame_unref(pictures->doubtful);
+        return SL_OK;
+    }
+    *is_sure = 1;
+    if (status == SL_OK) {
+        av_frame_move_ref(pictures->queued, frame);
+        pictures->has_queued = 1;
+    }
+    av_frame_move_ref(frame, pictures->doubtful);
+    return SL_OK;
+}
+
+// 1 if the picture is so far ahead of the last one that its time may be broken.
+static int is_doubtful(const struct sl_pictures *pictures, const AVFrame *frame)
+{
+    if (!pictures->has_last && pictures->was_repositioned) {
+        return 0;
+    }
+    int64_t end_us = pictures->has_last ? pictures->last_end_us : 0;
+    return time_of(pictures, frame) > end_us + DOUBT_US;
+}
+
+int sl_pictures_next(struct sl_pictures *pictures, struct sl_picture *picture, struct sl_error *error)
+{
+    for (;;) {
+        int is_sure = 0;
+        int status = next_settled(pictures, picture->frame, &is_sure, error);
+        if (status == SL_END) {
+            record_tail(pictures);
+        }
+        if (status != SL_OK) {
+            return status;
+        }
+        if (!is_sure && is_doubtful(pictures, picture->frame)) {
+            av_frame_move_ref(pictures->doubtful, picture->frame);
+            pictures->has_doubtful = 1;
+        } else if (accept_frame(pictures, picture)) {
+            return SL_OK;
+        } else {
+            av_frame_unref(picture->frame);
         }
     }
 }

@@ -27,14 +27,20 @@ struct sl_pictures {
     int draining;   // the decoder was told that no packet follows
 
     struct pending_picture {
-        int64_t pts_us; // before any clock step
-        int is_corrupt;
+        int64_t pts_us;     // before any clock step
+        const char *damage; // what the picture will suffer from; NULL: nothing known
     } pending[SL_PENDING_MAX];
     int pending_count;
 
-    int suspicion;        // pictures left during which missing ones are blamed on `cause`
-    const char *cause;    // of the last fault
-    int was_repositioned; // pictures missing before the first one are expected: it follows a seek
+    int seen_key;         // a key picture's packet came by
+    int was_repositioned; // after a seek: packets before the first key picture are dropped, pictures before it not
+                          // missed
+
+    AVFrame *doubtful, *queued; // a picture far ahead of the one before, and the one after it that confirmed it
+    int has_doubtful, has_queued;
+
+    int suspicion;     // pictures left during which missing ones are blamed on `cause`
+    const char *cause; // of the last fault
     int has_last;
     int64_t last_us, last_end_us; // of the last picture handed out
     int64_t step_us;              // added since the stream's clock went back

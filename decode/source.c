@@ -99,7 +99,7 @@ static void fill_info(struct sl_source *source)
     info->sar_num = sar.num > 0 && sar.den > 0 ? sar.num : 1;
     info->sar_den = sar.num > 0 && sar.den > 0 ? sar.den : 1;
     info->start_time_us = av_rescale_q(source->input.origin, source->input.origin_base, AV_TIME_BASE_Q);
-    info->duration_us = format->duration > 0 ? format->duration : SL_NO_TIME;
+    info->duration_us = sl_input_duration_us(&source->input);
     info->duration_is_estimate = format->duration_estimation_method == AVFMT_DURATION_FROM_BITRATE;
     info->created_us = creation_time_us(format);
     AVRational rate = av_guess_frame_rate(format, stream, NULL);
@@ -112,6 +112,7 @@ static void fill_info(struct sl_source *source)
 // Reads one picture into `ahead`; none at the end.
 static int look_ahead(struct sl_source *source, struct sl_error *error)
 {
+    av_frame_unref(source->ahead.frame);
     int status = sl_pictures_next(&source->pictures, &source->ahead, error);
     source->has_ahead = status == SL_OK;
     source->is_drained = status == SL_END;
@@ -249,7 +250,6 @@ static int advance(struct sl_source *source, int64_t sample_us, struct sl_error 
         struct sl_picture passed = source->shown;
         source->shown = source->ahead;
         source->ahead = passed;
-        av_frame_unref(source->ahead.frame);
         source->has_shown = 1;
         source->has_ahead = 0;
         sl_frame_unref(source->frame);

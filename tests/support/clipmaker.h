@@ -43,7 +43,7 @@ void clip_grid(int64_t *pts, int count, AVRational rate, AVRational time_base); 
 // The number burnt into a frame, or -1 if the checksum does not hold.
 int clip_read_clock(const struct sl_frame *frame);
 
-// Files of the test: a fresh folder, deleted with what is in it by clip_folder_remove().
+// Files of the test: a fresh folder, deleted with what is in it by clip_folder_remove() unless KEEP_CLIPS is set.
 const char *clip_folder_make(void);
 void clip_folder_remove(void);
 const char *clip_path(const char *name); // inside the folder; valid for the next 8 calls
