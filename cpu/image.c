@@ -20,7 +20,7 @@ struct resize {
     int turned;      // the stored rows are columns of the upright picture
     uint8_t *middle; // the frame's rows, resampled across already if not turned: [frame height, pitch]
     int64_t pitch;
-    char *scratch; // scratch_bytes for each thread: two RGBx rows, then what colour needs
+    char *scratch; // scratch_bytes for each thread: two RGBx rows, then what colour or resampling needs
     int64_t scratch_bytes, row_bytes;
     int threads;
 };
@@ -45,9 +45,9 @@ static int prepare(struct sl_stream *stream, const struct sl_frame *frame, int w
 
     r->turned = lies_on_its_side(frame);
     int widest = frame->width > width ? frame->width : width;
-    widest = widest > r->across.taps ? widest : r->across.taps;
     r->row_bytes = align_64(4 * (int64_t)widest);
-    r->scratch_bytes = 2 * r->row_bytes + align_64(cpu_colour_scratch_bytes(frame));
+    int64_t colour = cpu_colour_scratch_bytes(frame), resample = cpu_resample_scratch_bytes(&r->across);
+    r->scratch_bytes = 2 * r->row_bytes + align_64(colour > resample ? colour : resample);
     r->threads = cpu_threads(stream, (int64_t)frame->width * frame->height);
     r->pitch = align_64(4 * (int64_t)(r->turned ? frame->width : width));
     r->scratch = cpu_scratch(stream, CPU_SLOT_B, r->scratch_bytes * r->threads);
@@ -95,13 +95,13 @@ static void write_row(const struct placement *p, int y, int width, const uint8_t
 static void first_pass(const struct resize *r, int part)
 {
     uint8_t *row = (uint8_t *)r->scratch + r->scratch_bytes * part;
-    float *colour = (float *)(void *)(row + 2 * r->row_bytes);
+    void *scratch = row + 2 * r->row_bytes;
     int64_t rows = r->down.in, end = rows * (part + 1) / r->threads;
     for (int64_t y = rows * part / r->threads; y < end; y++) {
         uint8_t *middle = r->middle + y * r->pitch;
-        cpu_colour_row(&r->colour, (int)y, colour, r->turned ? middle : row);
+        cpu_colour_row(&r->colour, (int)y, scratch, r->turned ? middle : row);
         if (!r->turned) {
-            cpu_resample_row(&r->across, row, middle);
+            cpu_resample_row(&r->across, row, scratch, middle);
         }
     }
 }
@@ -109,11 +109,13 @@ static void first_pass(const struct resize *r, int part)
 static void second_pass(const struct resize *r, const struct placement *p, int part)
 {
     uint8_t *row = (uint8_t *)r->scratch + r->scratch_bytes * part, *across = row + r->row_bytes;
+    void *scratch = row + 2 * r->row_bytes;
     int64_t rows = r->down.out, end = rows * (part + 1) / r->threads;
     for (int64_t y = rows * part / r->threads; y < end; y++) {
-        cpu_resample_column(&r->down, (int)y, r->middle, r->pitch, r->pitch, row);
+        cpu_resample_column(&r->down, (int)y, r->middle, r->pitch,
+                            4 * (int64_t)(r->turned ? r->across.in : r->across.out), row);
         if (r->turned) {
-            cpu_resample_row(&r->across, row, across);
+            cpu_resample_row(&r->across, row, scratch, across);
         }
         write_row(p, (int)y, r->across.out, r->turned ? across : row);
     }

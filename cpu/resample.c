@@ -57,7 +57,7 @@ static int precision_of(double largest)
 int64_t cpu_resample_bytes(int in, int out)
 {
     int64_t taps = taps_of(in, out);
-    return taps * (int64_t)sizeof(double) + out * (int64_t)sizeof(int32_t) + out * taps * (int64_t)sizeof(int16_t);
+    return taps * (int64_t)sizeof(double) + out * (1 + 4 * taps) * (int64_t)sizeof(int32_t);
 }
 
 void cpu_resample_init(struct cpu_resample *axis, int in, int out, void *memory)
@@ -66,7 +66,7 @@ void cpu_resample_init(struct cpu_resample *axis, int in, int out, void *memory)
     double *value = memory, largest = 0;
     *axis = (struct cpu_resample){.in = in, .out = out, .taps = taps};
     axis->first = (int32_t *)(value + taps);
-    axis->weights = (int16_t *)(axis->first + out);
+    axis->weights = axis->first + out;
     for (int i = 0; i < out; i++) {
         axis->first[i] = kernel(in, out, i, taps, value);
         for (int k = 0; k < taps; k++) {
@@ -74,76 +74,106 @@ void cpu_resample_init(struct cpu_resample *axis, int in, int out, void *memory)
         }
     }
     axis->precision = precision_of(largest);
-    memset(axis->weights, 0, sizeof *axis->weights * (size_t)out * (size_t)taps);
+    memset(axis->weights, 0, sizeof *axis->weights * 4 * (size_t)out * (size_t)taps);
     for (int i = 0; i < out; i++) {
         kernel(in, out, i, taps, value);
         // Near the far edge the run begins earlier, so that it ends inside; what it gained has no weight.
         int room = in > taps ? in - taps : 0, early = axis->first[i] > room ? axis->first[i] - room : 0;
         axis->first[i] -= early;
-        int16_t *weight = axis->weights + (int64_t)i * taps;
-        for (int k = 0; k + early < taps; k++) {
-            weight[k + early] = (int16_t)round(value[k] * (1 << axis->precision));
+        int32_t *weight = axis->weights + 4 * ((int64_t)i * taps + early);
+        for (int k = 0; k < 4 * (taps - early); k++) {
+            weight[k] = (int32_t)round(value[k / 4] * (1 << axis->precision));
         }
     }
 }
 
-// Vectors of the compiler: two RGBx pixels, or a run of a row, widened for the products.
-typedef uint8_t u8x4 __attribute__((vector_size(4)));
-typedef uint8_t u8x8 __attribute__((vector_size(8)));
-typedef uint8_t u8x16 __attribute__((vector_size(16)));
-typedef int32_t i32x4 __attribute__((vector_size(16)));
+// Two RGBx pixels, widened.
 typedef int32_t i32x8 __attribute__((vector_size(32)));
-typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x4 __attribute__((vector_size(16)));
 
-// Rounds a fixed-point vector to 0..255.
-#define ROUND_TO_8_BITS(v, bits)                                                                                       \
-    do {                                                                                                               \
-        (v) = ((v) + (1 << (bits) >> 1)) >> (bits);                                                                    \
-        (v) &= (v) >= 0;                                                                                               \
-        (v) = ((v) & ((v) <= 255)) | (255 & ((v) > 255));                                                              \
-    } while (0)
-
-CPU_SIMD void cpu_resample_row(const struct cpu_resample *axis, const uint8_t *in, uint8_t *out)
+CPU_SIMD static void resample_widen(const uint8_t *in, int64_t n, int32_t *out)
 {
-    const int16_t *weight = axis->weights;
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = in[i];
+    }
+}
+
+CPU_SIMD static void resample_round(const int32_t *in, int precision, int64_t n, uint8_t *out)
+{
+    int32_t half = 1 << precision >> 1;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t value = (in[i] + half) >> precision;
+        value = value > 0 ? value : 0;
+        out[i] = (uint8_t)(value < 255 ? value : 255);
+    }
+}
+
+CPU_SIMD static void resample_products(const struct cpu_resample *axis, const int32_t *in, int32_t *out)
+{
+    const int32_t *weight = axis->weights;
     for (int x = 0; x < axis->out; x++) {
-        const uint8_t *pixel = in + 4 * (int64_t)axis->first[x];
+        const int32_t *pixel = in + 4 * (int64_t)axis->first[x];
         i32x8 sum = {0};
-        for (int k = 0; k < axis->taps; k += 2) {
-            int a = weight[k], b = weight[k + 1];
-            u8x8 two;
-            memcpy(&two, pixel + 4 * k, sizeof two);
-            sum += __builtin_convertvector(two, i32x8) * (i32x8){a, a, a, a, b, b, b, b};
+        for (int k = 0; k < axis->taps; k += 2, pixel += 8, weight += 8) {
+            i32x8 two, weights;
+            memcpy(&two, pixel, sizeof two);
+            memcpy(&weights, weight, sizeof weights);
+            sum += two * weights;
         }
-        weight += axis->taps;
         i32x4 half[2];
         memcpy(half, &sum, sizeof sum);
         half[0] += half[1];
-        ROUND_TO_8_BITS(half[0], axis->precision);
-        u8x4 rounded = __builtin_convertvector(half[0], u8x4);
-        memcpy(out + 4 * (int64_t)x, &rounded, sizeof rounded);
+        memcpy(out + 4 * (int64_t)x, half, sizeof *half);
     }
 }
 
-CPU_SIMD void cpu_resample_column(const struct cpu_resample *axis, int y, const uint8_t *rows, int64_t pitch,
-                                  int64_t bytes, uint8_t *out)
+// sum = a * wa + b * wb, added to what is there unless `fresh`.
+CPU_SIMD static void resample_two_rows(const uint8_t *a, int32_t wa, const uint8_t *b, int32_t wb, int fresh, int n,
+                                       int32_t *sum)
 {
-    int first = axis->first[y], taps = axis->taps < axis->in ? axis->taps : axis->in;
-    const int16_t *weight = axis->weights + (int64_t)y * axis->taps;
-    for (int64_t i = 0; i < bytes; i += CPU_RESAMPLE_LANES) {
-        const uint8_t *lane = rows + first * pitch + i;
-        i32x16 low = {0}, high = {0};
-        for (int k = 0; k < taps; k++, lane += pitch) {
-            u8x16 a, b;
-            memcpy(&a, lane, sizeof a);
-            memcpy(&b, lane + sizeof a, sizeof b);
-            low += __builtin_convertvector(a, i32x16) * weight[k];
-            high += __builtin_convertvector(b, i32x16) * weight[k];
+    if (fresh) {
+        for (int i = 0; i < n; i++) {
+            sum[i] = a[i] * wa + b[i] * wb;
         }
-        ROUND_TO_8_BITS(low, axis->precision);
-        ROUND_TO_8_BITS(high, axis->precision);
-        u8x16 a = __builtin_convertvector(low, u8x16), b = __builtin_convertvector(high, u8x16);
-        memcpy(out + i, &a, sizeof a);
-        memcpy(out + i + sizeof a, &b, sizeof b);
+    } else {
+        for (int i = 0; i < n; i++) {
+            sum[i] += a[i] * wa + b[i] * wb;
+        }
+    }
+}
+
+int64_t cpu_resample_scratch_bytes(const struct cpu_resample *axis)
+{
+    int64_t in = axis->in > axis->taps ? axis->in : axis->taps;
+    return 4 * (in + axis->out) * (int64_t)sizeof(int32_t);
+}
+
+void cpu_resample_row(const struct cpu_resample *axis, const uint8_t *in, int32_t *scratch, uint8_t *out)
+{
+    int64_t width = axis->in > axis->taps ? axis->in : axis->taps;
+    int32_t *sums = scratch + 4 * width;
+    resample_widen(in, 4 * (int64_t)axis->in, scratch);
+    memset(scratch + 4 * (int64_t)axis->in, 0, sizeof *scratch * 4 * (size_t)(width - axis->in));
+    resample_products(axis, scratch, sums);
+    resample_round(sums, axis->precision, 4 * (int64_t)axis->out, out);
+}
+
+void cpu_resample_column(const struct cpu_resample *axis, int y, const uint8_t *rows, int64_t pitch, int64_t bytes,
+                         uint8_t *out)
+{
+    enum { RUN = 1024 }; // the sums of a run stay in the nearest cache
+    int32_t sums[RUN];
+    const int32_t *weight = axis->weights + 4 * (int64_t)y * axis->taps;
+    for (int64_t at = 0; at < bytes; at += RUN) {
+        int n = bytes - at < RUN ? (int)(bytes - at) : RUN;
+        for (int k = 0; k < axis->taps; k += 2) {
+            // Taps past the last row have no weight; any row will do for them.
+            int64_t a = axis->first[y] + k, b = a + 1, last = axis->in - 1;
+            a = a < last ? a : last;
+            b = b < last ? b : last;
+            resample_two_rows(rows + a * pitch + at, weight[4 * k], rows + b * pitch + at, weight[4 * k + 4], k == 0, n,
+                              sums);
+        }
+        resample_round(sums, axis->precision, n, out + at);
     }
 }
