@@ -91,7 +91,7 @@ static int read_cause(struct sl_db *db, const struct sl_db_span *span, int64_t t
     const char *sql = span->seen == SL_DB_OUTAGE
                           ? "SELECT cause FROM hole JOIN answer ON answer.window = hole.window"
                             " WHERE segment = ?1 AND task = ?2 AND answer.end_us > ?3 AND answer.start_us <= ?3"
-                            " AND hole.start_us <= ?3 AND hole.end_us > ?3 LIMIT 1"
+                            " AND hole.start_us <= ?3 AND hole.end_us > ?3 AND ?4 = 4 LIMIT 1"
                           : "SELECT cause FROM window WHERE segment = ?1 AND task = ?2 AND end_us > ?3"
                             " AND start_us <= ?3 AND state = CASE ?4 WHEN 2 THEN 'failed' ELSE 'dropped' END"
                             " ORDER BY id DESC LIMIT 1";
