@@ -14,11 +14,18 @@
 
 struct cpu_kernels;
 
+// A weight that was converted. A view does not say whether its memory is ours or the mapped file's; this list does.
+struct cpu_owned {
+    struct cpu_owned *next;
+    void *data;
+};
+
 struct cpu_device {
     struct sl_device base;
     int threads;
     const struct cpu_kernels *kernels; // chosen for this processor
     pthread_mutex_t turn;              // held from cpu_begin to cpu_end
+    struct cpu_owned *owned;           // guarded by turn
 };
 
 // Buffers of a stream that may be in use at the same time.
@@ -29,7 +36,7 @@ struct sl_stream {
     struct sl_error error; // the first failure; status SL_OK as long as there is none
     void *scratch[CPU_SLOTS];
     int64_t scratch_bytes[CPU_SLOTS];
-    int64_t rope_rows; // what CPU_SLOT_ROPE holds: see rope.c
+    int64_t rope_rows, rope_half; // the table that CPU_SLOT_ROPE holds, 0: none; see rope.c
 };
 
 // Waits for the device's turn. 0, and no turn taken, when the stream has failed before: the operation does nothing.

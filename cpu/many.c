@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products with many rows of x: blocks that fit the caches, after Goto and van de Geijn, "Anatomy of high-performance
+// matrix multiplication" (2008), with the parts changed: here x is packed, and w, which is larger and stays, is not.
+#include <omp.h>
+
+#include "cpu/linear.h"
+
+enum {
+    STEPS = 128,     // inner block: a panel of it stays in the first-level cache
+    W_ROWS = 192,    // w rows of a block; with the partial results they stay in the second-level cache
+    X_ROWS_MAX = 512 // x rows of a block
+};
+
+struct plan {
+    const struct cpu_product *p;
+    int64_t steps;      // of the whole inner dimension
+    int64_t panel_rows; // x rows in a panel
+    int64_t panels;
+    int64_t x_rows; // of a block, whole panels
+    int64_t w_rows; // of a block; of both halves together when gated
+    const float *packed;
+};
+
+static int vectors_of(const struct plan *plan, int64_t panel)
+{
+    int64_t left = plan->p->rows - panel * plan->panel_rows;
+    int64_t rows = left < plan->panel_rows ? left : plan->panel_rows, lanes = plan->p->kernels->lanes;
+    return (int)((rows + lanes - 1) / lanes);
+}
+
+static const float *panel_at(const struct plan *plan, int64_t panel)
+{
+    return plan->packed + panel * plan->panel_rows * plan->steps;
+}
+
+static void pack(const struct plan *plan, int64_t panel)
+{
+    const struct cpu_product *p = plan->p;
+    int64_t row = panel * plan->panel_rows, left = p->rows - row;
+    p->kernels->pack(p->x + row * p->x_stride_bytes, p->x_stride_bytes,
+                     (int)(left < plan->panel_rows ? left : plan->panel_rows), plan->steps, vectors_of(plan, panel),
+                     (float *)panel_at(plan, panel));
+}
+
+// One block of y: w rows of columns [column, column + columns), x rows [x_row, x_row + plan->x_rows).
+static void block(const struct plan *plan, int64_t column, int64_t columns, int64_t x_row, float *c)
+{
+    const struct cpu_product *p = plan->p;
+    const char *w[2 * W_ROWS];
+    int64_t n = p->gated ? 2 * columns : columns, ldc = plan->x_rows, lanes = p->kernels->lanes;
+    int64_t x_end = x_row + plan->x_rows < p->rows ? x_row + plan->x_rows : p->rows;
+    cpu_linear_rows(p->linear, column, columns, w);
+    if (p->gated) {
+        cpu_linear_rows(p->linear, p->columns + column, columns, w + columns);
+    }
+    for (int64_t s = 0; s < plan->steps; s += STEPS) {
+        int64_t steps = plan->steps - s < STEPS ? plan->steps - s : STEPS;
+        for (int64_t row = x_row; row < x_end; row += plan->panel_rows) {
+            int64_t panel = row / plan->panel_rows;
+            int vectors = vectors_of(plan, panel);
+            p->kernels->product(p->bf16, n, w, s * 4, 4, panel_at(plan, panel) + s * vectors * lanes, vectors, steps,
+                                c + (row - x_row), ldc, s > 0);
+        }
+    }
+    p->kernels->finish_columns(&p->finish, c, c + columns * ldc, ldc, x_row, x_end - x_row, column, columns);
+}
+
+static int64_t round_up(int64_t x, int64_t to)
+{
+    return (x + to - 1) / to * to;
+}
+
+// Blocks small enough that every thread gets several.
+static void choose(struct plan *plan, const struct cpu_product *p, int threads)
+{
+    plan->p = p;
+    plan->steps = p->bf16 ? p->k / 2 : p->k;
+    plan->panel_rows = p->kernels->vectors * p->kernels->lanes;
+    plan->panels = (p->rows + plan->panel_rows - 1) / plan->panel_rows;
+    int64_t x_blocks = (p->rows + X_ROWS_MAX - 1) / X_ROWS_MAX;
+    plan->x_rows = round_up((p->rows + x_blocks - 1) / x_blocks, plan->panel_rows);
+    int64_t w_rows = p->linear->out * x_blocks / (threads * 6) / 96 * 96;
+    plan->w_rows = w_rows < 96 ? 96 : w_rows > W_ROWS ? W_ROWS : w_rows;
+}
+
+void cpu_product_many(struct sl_stream *stream, const struct cpu_product *product)
+{
+    struct plan plan;
+    int threads = cpu_threads(stream, product->linear->out * product->k / 64 * product->rows);
+    choose(&plan, product, threads);
+    int64_t columns = product->gated ? plan.w_rows / 2 : plan.w_rows;
+    int64_t across = (product->columns + columns - 1) / columns;
+    int64_t down = (product->rows + plan.x_rows - 1) / plan.x_rows;
+    float *packed = cpu_scratch(stream, CPU_SLOT_A, plan.panels * plan.panel_rows * plan.steps * 4);
+    float *results = cpu_scratch(stream, CPU_SLOT_B, threads * plan.w_rows * plan.x_rows * 4);
+    if (!packed || !results) {
+        return;
+    }
+    plan.packed = packed;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float *c = results + omp_get_thread_num() * plan.w_rows * plan.x_rows;
+#pragma omp for schedule(dynamic)
+        for (int64_t panel = 0; panel < plan.panels; panel++) {
+            pack(&plan, panel);
+        }
+#pragma omp for schedule(dynamic) collapse(2)
+        for (int64_t i = 0; i < across; i++) {
+            for (int64_t j = 0; j < down; j++) {
+                int64_t column = i * columns, left = product->columns - column;
+                block(&plan, column, left < columns ? left : columns, j * plan.x_rows, c);
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// Operations that go row by row: norms, gathering, scattering. Each row is taken to f32, worked on, and stored.
+#include <omp.h>
+#include <string.h>
+
+#include "cpu/internal.h"
+#include "cpu/kernels.h"
+#include "cpu/ops.h"
+
+static char *row_of(const struct sl_tensor *t, int64_t i)
+{
+    return (char *)t->data + i * t->stride[0] * sl_dtype_bytes(t->dtype);
+}
+
+// `count` rows of n floats for each of the threads, in one piece.
+static float *row_buffers(struct sl_stream *stream, int threads, int count, int64_t n)
+{
+    return cpu_scratch(stream, CPU_SLOT_A, threads * count * n * 4);
+}
+
+// A vector as f32: itself, or converted into `buffer`.
+static const float *as_f32(const struct sl_stream *stream, const struct sl_tensor *t, float *buffer)
+{
+    if (t->dtype == SL_F32) {
+        return t->data;
+    }
+    stream->device->kernels->to_f32(t->data, t->dtype, t->shape[0], buffer);
+    return buffer;
+}
+
+// Layer norm with `bias`, RMS norm without.
+static void norm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,
+                 const struct sl_tensor *bias, float eps, const struct sl_tensor *y)
+{
+    const struct cpu_kernels *kernels = stream->device->kernels;
+    int64_t rows = x->shape[0], n = x->shape[1];
+    int threads = cpu_threads(stream, rows * n / 4);
+    float *buffers = row_buffers(stream, threads, 1, n), *vectors = cpu_scratch(stream, CPU_SLOT_B, 2 * n * 4);
+    if (!buffers || !vectors) {
+        return;
+    }
+    const float *w = as_f32(stream, weight, vectors), *b = bias ? as_f32(stream, bias, vectors + n) : NULL;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++) {
+        float *row = buffers + omp_get_thread_num() * n;
+        kernels->to_f32(row_of(x, i), x->dtype, n, row);
+        if (b) {
+            kernels->layernorm(row, w, b, eps, n, row);
+        } else {
+            kernels->rmsnorm(row, w, eps, n, row);
+        }
+        kernels->from_f32(row, n, y->dtype == SL_BF16, row_of(y, i));
+    }
+}
+
+void cpu_layernorm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,
+                   const struct sl_tensor *bias, float eps, const struct sl_tensor *y)
+{
+    if (cpu_begin(stream)) {
+        norm(stream, x, weight, bias, eps, y);
+        cpu_end(stream);
+    }
+}
+
+void cpu_rmsnorm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight, float eps,
+                 const struct sl_tensor *y)
+{
+    if (cpu_begin(stream)) {
+        norm(stream, x, weight, NULL, eps, y);
+        cpu_end(stream);
+    }
+}
+
+// to = from, or to += from; the types may differ.
+static void put_row(const struct cpu_kernels *kernels, const struct sl_tensor *from, int64_t i, int add,
+                    const struct sl_tensor *to, int64_t j, float *buffer)
+{
+    int64_t n = from->shape[1];
+    if (!add && from->dtype == to->dtype) {
+        memcpy(row_of(to, j), row_of(from, i), (size_t)(n * sl_dtype_bytes(to->dtype)));
+        return;
+    }
+    kernels->to_f32(row_of(from, i), from->dtype, n, buffer);
+    if (add) {
+        kernels->to_f32(row_of(to, j), to->dtype, n, buffer + n);
+        kernels->add_scaled(buffer + n, 1.0f, n, buffer);
+    }
+    kernels->from_f32(buffer, n, to->dtype == SL_BF16, row_of(to, j));
+}
+
+static int in_range(struct sl_stream *stream, const char *what, const int32_t *index, int64_t count, int64_t limit)
+{
+    for (int64_t i = 0; i < count; i++) {
+        if (index[i] < 0 || index[i] >= limit) {
+            cpu_fail(stream, SL_ERR_INTERNAL, "%s: index %d is not below %lld", what, index[i], (long long)limit);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+void cpu_gather_rows(struct sl_stream *stream, const struct sl_tensor *table, const struct sl_tensor *index,
+                     const struct sl_tensor *y)
+{
+    if (!cpu_begin(stream)) {
+        return;
+    }
+    const int32_t *from = index->data;
+    float *buffer = row_buffers(stream, 1, 2, table->shape[1]);
+    if (buffer && in_range(stream, "gather_rows", from, y->shape[0], table->shape[0])) {
+        for (int64_t i = 0; i < y->shape[0]; i++) {
+            put_row(stream->device->kernels, table, from[i], 0, y, i, buffer);
+        }
+    }
+    cpu_end(stream);
+}
+
+void cpu_scatter_rows(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *index, int add,
+                      const struct sl_tensor *y)
+{
+    if (!cpu_begin(stream)) {
+        return;
+    }
+    const int32_t *to = index->data;
+    float *buffer = row_buffers(stream, 1, 2, x->shape[1]);
+    if (buffer && in_range(stream, "scatter_rows", to, x->shape[0], y->shape[0])) {
+        for (int64_t i = 0; i < x->shape[0]; i++) {
+            put_row(stream->device->kernels, x, i, add, y, to[i], buffer);
+        }
+    }
+    cpu_end(stream);
+}
+
+static void interpolate(struct sl_stream *stream, const struct sl_tensor *table, const struct sl_tensor *index,
+                        const struct sl_tensor *weight, const struct sl_tensor *y)
+{
+    const struct cpu_kernels *kernels = stream->device->kernels;
+    int64_t rows = y->shape[0], n = y->shape[1];
+    const int32_t *from = index->data;
+    const float *by = weight->data;
+    int threads = cpu_threads(stream, rows * n);
+    float *buffers = row_buffers(stream, threads, 2, n);
+    if (!buffers || !in_range(stream, "interpolate_rows", from, 4 * rows, table->shape[0])) {
+        return;
+    }
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++) {
+        float *sum = buffers + omp_get_thread_num() * 2 * n, *corner = sum + n;
+        kernels->to_f32(row_of(y, i), y->dtype, n, sum);
+        for (int64_t k = 4 * i; k < 4 * i + 4; k++) {
+            kernels->to_f32(row_of(table, from[k]), table->dtype, n, corner);
+            kernels->add_scaled(corner, by[k], n, sum);
+        }
+        kernels->from_f32(sum, n, y->dtype == SL_BF16, row_of(y, i));
+    }
+}
+
+void cpu_interpolate_rows(struct sl_stream *stream, const struct sl_tensor *table, const struct sl_tensor *index,
+                          const struct sl_tensor *weight, const struct sl_tensor *y)
+{
+    if (cpu_begin(stream)) {
+        interpolate(stream, table, index, weight, y);
+        cpu_end(stream);
+    }
+}
