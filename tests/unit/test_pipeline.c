@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pipeline's threads over a stub device (no OpenMP, so that ThreadSanitizer sees all of it): windows, resume,
+// interruption, failing devices, truncated files, several processes. What the model says is noise here; what must hold
+// is which windows there are, that coverage tells the truth, and that no thread is left hanging.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "src/pipeline.h"
+#include "tests/support/clipmaker.h"
+#include "tests/support/stub_device.h"
+
+enum { WINDOW_US = 4000000 };
+
+// ---- The pictures' half of the stub device: any features do.
+
+static void stub_image_resize(struct sl_stream *stream, struct sl_frame *frame, const struct sl_tensor *out)
+{
+    (void)stream;
+    memset(out->data, frame->plane[0][0], (size_t)sl_tensor_bytes(out));
+}
+
+static void stub_patchify(struct sl_stream *stream, const struct sl_tensor *rgb, int n, int patch, int merge,
+                          const float mean[3], const float std[3], const struct sl_tensor *out)
+{
+    (void)stream, (void)n, (void)patch, (void)merge, (void)mean, (void)std;
+    for (int64_t i = 0; i < sl_tensor_elements(out); i++) {
+        ((float *)out->data)[i] = (float)((const uint8_t *)rgb[0].data)[0] / 255.0f;
+    }
+}
+
+static void stub_layernorm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,
+                           const struct sl_tensor *bias, float eps, const struct sl_tensor *y)
+{
+    (void)bias;
+    stub_rmsnorm(stream, x, weight, eps, y);
+}
+
+static void stub_interpolate_rows(struct sl_stream *stream, const struct sl_tensor *table,
+                                  const struct sl_tensor *index, const struct sl_tensor *weight,
+                                  const struct sl_tensor *y)
+{
+    (void)stream, (void)table, (void)index, (void)weight, (void)y;
+}
+
+static void stub_rope_2d(struct sl_stream *stream, const struct sl_tensor *qkv, int heads,
+                         const struct sl_tensor *position)
+{
+    (void)stream, (void)qkv, (void)heads, (void)position;
+}
+
+static void stub_attention_groups(struct sl_stream *stream, const struct sl_tensor *qkv, int heads,
+                                  const struct sl_tensor *group_start, int groups, int max_group_rows,
+                                  const struct sl_tensor *y)
+{
+    (void)stream, (void)heads, (void)group_start, (void)groups, (void)max_group_rows;
+    for (int64_t r = 0; r < y->shape[0]; r++) {
+        memcpy(stub_row(y, r), stub_row(qkv, r) + 2 * y->shape[1], (size_t)y->shape[1] * sizeof(float));
+    }
+}
+
+// ---- A small model by hand
+
+struct bed {
+    struct sl_device_ops ops;
+    struct sl_model model;
+    struct sl_eye *eye;
+    struct sl_db *db;
+    struct sl_window_rules rules;
+    int64_t task, run;
+    char index[256];
+    int stop_after; // interrupt once so many windows are done; -1: never
+    const struct sl_pipeline_progress *progress;
+};
+
+static void ok(int status, const struct sl_error *error)
+{
+    if (status != SL_OK) {
+        fail_msg("status %d: %s", status, error->text);
+    }
+}
+
+static void make_model(struct bed *bed)
+{
+    struct sl_error e = {0};
+    struct sl_model *m = &bed->model;
+    ok(sl_config_read("samples/demo-model", &m->config, &e), &e);
+    ok(sl_tokenizer_open("samples/demo-model", &m->tokenizer, &e), &e);
+    m->config.text.layers = 1;
+    m->config.text.hidden = 16;
+    m->config.text.heads = 2;
+    m->config.text.kv_heads = 1;
+    m->config.text.head_dim = 8;
+    m->config.text.mrope_section[0] = 2;
+    m->config.text.mrope_section[1] = 1;
+    m->config.text.mrope_section[2] = 1;
+    m->config.text.intermediate = 16;
+    m->config.vision.depth = 1;
+    m->config.vision.hidden = 16;
+    m->config.vision.heads = 2;
+    m->config.vision.intermediate = 16;
+    m->config.vision.out_hidden = 16;
+    m->config.vision.deepstack_count = 1;
+    m->config.vision.deepstack_layer[0] = 0;
+    m->config.video.cap_pixels_per_frame = 1;
+    m->config.video.max_video_tokens = 2;
+    ok(sl_weights_random(SL_F32, 5, &m->weights, &e), &e);
+    m->device = stub_create();
+    bed->ops = stub_ops;
+    bed->ops.image_resize = stub_image_resize;
+    bed->ops.patchify = stub_patchify;
+    bed->ops.layernorm = stub_layernorm;
+    bed->ops.interpolate_rows = stub_interpolate_rows;
+    bed->ops.rope_2d = stub_rope_2d;
+    bed->ops.attention_groups = stub_attention_groups;
+    m->device->ops = &bed->ops;
+    m->compute = SL_F32;
+    m->max_patches = 64;
+    m->sequences = 3;
+    snprintf(m->name, sizeof m->name, "stub");
+    snprintf(m->hash, sizeof m->hash, "0000000000000000");
+    ok(sl_vision_create(m->device, m->weights, &m->config, SL_F32, m->max_patches, &m->vision, &e), &e);
+    struct sl_engine_options options = {
+        .compute = SL_F32, .max_sequences = 3, .kv_tokens = 3 * 2048, .prefill_rows = 64};
+    ok(sl_engine_create(m->device, m->weights, &m->config, m->tokenizer, &options, &m->engine, &e), &e);
+    ok(sl_eye_create(m, &bed->eye, &e), &e);
+}
+
+static struct bed *make_bed(const char *index)
+{
+    struct sl_error e = {0};
+    struct bed *bed = calloc(1, sizeof *bed);
+    bed->stop_after = -1;
+    make_model(bed);
+    snprintf(bed->index, sizeof bed->index, "%s", clip_path(index));
+    ok(sl_db_open(&bed->db, bed->index, SL_DB_WRITE, &e), &e);
+    bed->rules = (struct sl_window_rules){.fps_num = 2,
+                                          .fps_den = 1,
+                                          .window_us = WINDOW_US,
+                                          .prompt = "What happens?",
+                                          .max_new_tokens = 160,
+                                          .sampling = {.temperature = 1, .top_p = 1, .seed = 3}};
+    ok(sl_db_task(bed->db, "test", 1000000, &bed->task, &e), &e);
+    ok(sl_db_run_begin(bed->db, "test", "", &bed->run, &e), &e);
+    return bed;
+}
+
+static void free_bed(struct bed *bed)
+{
+    sl_db_close(bed->db);
+    sl_eye_destroy(bed->eye);
+    sl_model_close(&bed->model);
+    free(bed);
+}
+
+static int interrupted(void *context)
+{
+    struct bed *bed = context;
+    return bed->stop_after >= 0 && bed->progress != NULL &&
+           atomic_load(&bed->progress->windows_done) >= bed->stop_after;
+}
+
+static void ignore_note(void *context, const char *text)
+{
+    (void)context, (void)text;
+}
+
+static int index_clip(struct bed *bed, const char *path, int64_t from_us, int64_t to_us,
+                      struct sl_pipeline_progress *progress, struct sl_error *error)
+{
+    struct sl_pipeline job = {.model = &bed->model,
+                              .eye = bed->eye,
+                              .db = bed->db,
+                              .rules = &bed->rules,
+                              .path = path,
+                              .from_us = from_us,
+                              .to_us = to_us,
+                              .wall_start_us = SL_NO_TIME,
+                              .task = bed->task,
+                              .run = bed->run,
+                              .threads = 1,
+                              .context = bed,
+                              .interrupted = interrupted,
+                              .note = ignore_note};
+    *progress = (struct sl_pipeline_progress){0};
+    bed->progress = progress;
+    int status = sl_pipeline_run(&job, progress, error);
+    bed->progress = NULL;
+    return status;
+}
+
+// ---- What the index says
+
+struct cover {
+    int64_t seen_us, failed_us, never_us, source;
+    int events_outside;
+};
+
+static int add_span(const struct sl_db_span *span, void *user)
+{
+    struct cover *c = user;
+    int64_t length = span->end_us - span->start_us;
+    c->seen_us += span->seen == SL_DB_SEEN ? length : 0;
+    c->failed_us += span->seen == SL_DB_SPAN_FAILED ? length : 0;
+    c->never_us += span->seen == SL_DB_NEVER ? length : 0;
+    return 0;
+}
+
+static int add_work(const struct sl_db_work *work, void *user)
+{
+    ((struct cover *)user)->source = work->source_id;
+    return 0;
+}
+
+static int fail_on_fault(const char *line, void *user)
+{
+    (void)user;
+    fail_msg("%s", line);
+    return 0;
+}
+
+static struct cover cover_of(struct bed *bed)
+{
+    struct cover c = {0};
+    struct sl_error e = {0};
+    ok(sl_db_works(bed->db, NULL, add_work, &c, &e), &e);
+    ok(sl_db_coverage(bed->db, c.source, bed->task, add_span, &c, &e), &e);
+    ok(sl_db_verify(bed->db, fail_on_fault, NULL, &e), &e);
+    return c;
+}
+
+static const char *make_clip(const char *name, int seconds)
+{
+    enum { RATE = 5, MOST = 200 };
+    int64_t pts[MOST];
+    const char *path = clip_path(name);
+    clip_grid(pts, seconds * RATE, (AVRational){RATE, 1}, (AVRational){1, 1000});
+    clip_make(&(struct clip){.path = path, .width = 64, .height = 64, .pts = pts, .count = seconds * RATE});
+    return path;
+}
+
+// ---- Tests
+
+static void test_whole_then_nothing_left(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("whole.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("whole.mp4", 14);
+    int status = index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e);
+    ok(status, &e);
+    assert_int_equal(atomic_load(&p.windows_done), 4);
+    struct cover c = cover_of(bed);
+    assert_int_equal(c.seen_us, 14000000);
+    assert_int_equal(c.failed_us + c.never_us, 0);
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_done), 0);
+    assert_int_equal(atomic_load(&p.windows_skipped), 4);
+    free_bed(bed);
+}
+
+static void test_spans_add_up(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("spans.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("spans.mp4", 14);
+    ok(index_clip(bed, clip, 4000000, 8000000, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_done), 1);
+    assert_int_equal(cover_of(bed).seen_us, 4000000);
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_done), 3);
+    assert_int_equal(atomic_load(&p.windows_skipped), 1);
+    assert_int_equal(cover_of(bed).seen_us, 14000000);
+    free_bed(bed);
+}
+
+static void test_interrupted_and_resumed(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("stop.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("stop.mp4", 38);
+    int64_t done = 0;
+    for (int stops = 0; stops < 2; stops++) {
+        bed->stop_after = 1;
+        assert_int_equal(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), SL_ERR_INTERRUPTED);
+        assert_int_equal(atomic_load(&p.windows_failed), 0);
+        done += atomic_load(&p.windows_done);
+        assert_true(done >= stops + 1 && done < 10);
+        bed->stop_after = -1;
+    }
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(done + atomic_load(&p.windows_done), 10);
+    assert_int_equal(cover_of(bed).seen_us, 38000000);
+    free_bed(bed);
+}
+
+static void test_failing_device(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("fail.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("fail.mp4", 14);
+    atomic_store(&stub_of(bed->model.device)->linears_until_failure, 100);
+    assert_int_not_equal(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), SL_OK);
+    assert_true(e.text[0] != 0);
+    struct cover c = cover_of(bed);
+    assert_int_equal(c.seen_us, atomic_load(&p.windows_done) * WINDOW_US);
+    free_bed(bed);
+}
+
+static void test_truncated(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("cut.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *whole = make_clip("cut.mkv", 18);
+    size_t size = 0;
+    void *bytes = clip_read_bytes(whole, &size);
+    const char *cut = clip_path("cut2.mkv");
+    clip_write_bytes(cut, bytes, size / 2);
+    free(bytes);
+    assert_int_equal(index_clip(bed, cut, SL_NO_TIME, SL_NO_TIME, &p, &e), SL_ERR_TRUNCATED);
+    struct cover c = cover_of(bed);
+    assert_true(c.seen_us >= 4000000 && c.seen_us <= 14000000);
+    assert_true(c.failed_us >= 4000000);
+    assert_in_range(c.seen_us + c.failed_us + c.never_us, 17900000, 18300000);
+    free_bed(bed);
+}
+
+static void test_claimed(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("busy.db");
+    struct bed *other = make_bed("busy.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("busy.mp4", 6);
+    struct sl_db_media media;
+    struct sl_db_claim claim;
+    ok(sl_db_file(other->db, clip, NULL, &media, &e), &e);
+    ok(sl_db_claim(other->db, media.source, other->task, &claim, &e), &e);
+    assert_int_equal(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), SL_ERR_BUSY);
+    ok(sl_db_release(other->db, &claim, &e), &e);
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    free_bed(other);
+    free_bed(bed);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    return clip_folder_make() == NULL;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    clip_folder_remove();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole_then_nothing_left),
+        cmocka_unit_test(test_spans_add_up),
+        cmocka_unit_test(test_interrupted_and_resumed),
+        cmocka_unit_test(test_failing_device),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_claimed),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
