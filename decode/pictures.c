@@ -33,7 +33,8 @@
 // Two pictures this close, after a jump back of more than this, are taken for a clock that restarted.
 #define STEP_US 1000000
 
-// How much earlier than stated pictures may end without being called cut: the last one is simply on screen for longer.
+// How much earlier than stated pictures may end without being called cut, if nothing else is wrong: the last one is
+// simply on screen for longer.
 #define TAIL_SLACK_US 500000
 
 int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struct sl_holes *holes,
@@ -97,6 +98,22 @@ static void suspect(struct sl_pictures *pictures, const char *cause)
     pictures->cause = cause;
 }
 
+// The decoder reported a fault. Unless it runs ahead in frame threads, it is about the packet sent last, whose picture
+// may come nevertheless.
+static void decoder_failed(struct sl_pictures *pictures)
+{
+    suspect(pictures, DECODE_ERROR);
+    if ((pictures->codec->active_thread_type & FF_THREAD_FRAME) != 0) {
+        return;
+    }
+    for (int i = 0; i < pictures->pending_count; i++) {
+        struct pending_picture *entry = &pictures->pending[i];
+        if (entry->pts_us == pictures->sent_us && entry->damage == NULL) {
+            entry->damage = DECODE_ERROR;
+        }
+    }
+}
+
 // Some decoders make pictures out of nothing when they start without a key picture.
 static const char *known_damage(const struct sl_pictures *pictures, const AVPacket *packet)
 {
@@ -114,6 +131,7 @@ static void expect_picture(struct sl_pictures *pictures, const AVPacket *packet)
         suspect(pictures, damage);
     }
     int64_t pts_us = sl_input_media_us(pictures->input, packet->pts);
+    pictures->sent_us = pts_us;
     if (pts_us == SL_NO_TIME || (packet->flags & AV_PKT_FLAG_DISCARD) != 0 ||
         pictures->pending_count == SL_PENDING_MAX) {
         return;
@@ -292,7 +310,8 @@ static void record_tail(struct sl_pictures *pictures)
     if (stated_us == SL_NO_TIME || stated_us <= pictures->last_us) {
         return;
     }
-    if (stated_us - end_us > TAIL_SLACK_US || (stated_us > end_us && pictures->input->read_error)) {
+    int is_damaged = pictures->suspicion > 0 || pictures->input->read_error;
+    if (stated_us - end_us > (is_damaged ? 0 : TAIL_SLACK_US)) {
         sl_holes_add(pictures->holes, lost_end_us, stated_us, pictures->input->read_error ? READ_ERROR : ENDS_EARLY);
     } else if (pictures->has_last) {
         pictures->last_end_us = stated_us;
@@ -329,7 +348,7 @@ static int feed(struct sl_pictures *pictures, struct sl_error *error)
         return sl_fail(error, SL_ERR_MEMORY, "out of memory decoding %s", pictures->input->path);
     }
     if (code < 0) {
-        suspect(pictures, DECODE_ERROR);
+        decoder_failed(pictures);
     }
     return SL_OK;
 }
@@ -352,7 +371,7 @@ static int decode(struct sl_pictures *pictures, AVFrame *frame, struct sl_error 
             status = sl_fail(error, SL_ERR_MEMORY, "out of memory decoding %s", pictures->input->path);
         } else {
             if (code < 0) {
-                suspect(pictures, DECODE_ERROR); // a picture is lost; the decoder goes on
+                decoder_failed(pictures); // but it goes on
             }
             status = sl_input_check(pictures->input, error);
         }

@@ -31,6 +31,7 @@ struct sl_pictures {
         const char *damage; // what the picture will suffer from; NULL: nothing known
     } pending[SL_PENDING_MAX];
     int pending_count;
+    int64_t sent_us; // of the packet sent last, before any clock step
 
     int seen_key;         // a key picture's packet came by
     int was_repositioned; // after a seek: packets before the first key picture are dropped, pictures before it not
