@@ -259,6 +259,8 @@ static void record_losses(struct sl_pictures *pictures, const AVFrame *frame, in
         if (lost_us != SL_NO_TIME && !pictures->was_repositioned) {
             sl_holes_add(pictures->holes, lost_us + step_us, now->pts_us, NO_KEY_PICTURE);
         }
+    } else if (pictures->last_damage != NULL) { // it stays on screen until now
+        sl_holes_add(pictures->holes, pictures->last_end_us, now->pts_us, pictures->last_damage);
     } else if (now->pts_us - pictures->last_end_us >= STREAM_GAP_US &&
                (pictures->input->format->iformat->flags & AVFMT_TS_DISCONT) != 0) {
         sl_holes_add(pictures->holes, pictures->last_end_us, now->pts_us, NO_PICTURES);
@@ -272,6 +274,7 @@ static void record_losses(struct sl_pictures *pictures, const AVFrame *frame, in
         pictures->counts->damaged++;
         sl_holes_add(pictures->holes, now->pts_us, now->end_us, damage);
     }
+    pictures->last_damage = damage;
     pictures->suspicion -= pictures->suspicion > 0;
 }
 

@@ -44,6 +44,7 @@ struct sl_pictures {
     const char *cause; // of the last fault
     int has_last;
     int64_t last_us, last_end_us; // of the last picture handed out
+    const char *last_damage;      // what it suffers from, or NULL
     int64_t step_us;              // added since the stream's clock went back
     int64_t backward_us;          // raw time of the picture just dropped for going back, or SL_NO_TIME
 };

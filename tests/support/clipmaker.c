@@ -13,7 +13,6 @@
 #include <cmocka.h>
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
-#include <libavutil/display.h>
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
 #include <libavutil/version.h>
@@ -29,35 +28,48 @@ static unsigned clock_bits(unsigned value)
     return value | (sum & 0xff) << 16;
 }
 
-static void put_sample(AVFrame *frame, int plane, int x, int y, int depth, unsigned value8)
+// Writes one sample of a component, whatever the format.
+static void put_sample(AVFrame *frame, const AVPixFmtDescriptor *d, int c, int x, int y, unsigned value8)
 {
-    uint8_t *line = frame->data[plane] + (ptrdiff_t)y * frame->linesize[plane];
-    if (depth > 8) {
-        ((uint16_t *)line)[x] = (uint16_t)(value8 << (depth - 8));
+    const AVComponentDescriptor *component = &d->comp[c];
+    uint8_t *place = frame->data[component->plane] + (ptrdiff_t)y * frame->linesize[component->plane] +
+                     (ptrdiff_t)x * component->step + component->offset;
+    unsigned value = value8 << (component->depth - 8) << component->shift;
+    if (component->depth <= 8) {
+        place[0] = (uint8_t)value;
     } else {
-        line[x] = (uint8_t)value8;
+        int high = (d->flags & AV_PIX_FMT_FLAG_BE) != 0 ? 0 : 1;
+        place[high] = (uint8_t)(value >> 8);
+        place[1 - high] = (uint8_t)value;
     }
 }
 
-// Draws on every plane that holds light (luma, or each colour), and makes colour differences grey.
+static unsigned level_of(const AVPixFmtDescriptor *d, int c, unsigned is_bright)
+{
+    static const unsigned differences[] = {0, 120, 136};
+    int is_alpha = (d->flags & AV_PIX_FMT_FLAG_ALPHA) != 0 && c == d->nb_components - 1;
+    unsigned light = is_bright ? 225 : 25;
+    if (is_alpha) {
+        return 255;
+    }
+    if ((d->flags & AV_PIX_FMT_FLAG_RGB) != 0) {
+        return light + 4 * (unsigned)c;
+    }
+    return c == 0 ? light : differences[c];
+}
+
 static void draw_clock(AVFrame *frame, unsigned value, unsigned second_field_value)
 {
     const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(frame->format);
-    int depth = d->comp[0].depth;
-    int is_rgb = (d->flags & AV_PIX_FMT_FLAG_RGB) != 0;
-    int is_planar = (d->flags & AV_PIX_FMT_FLAG_PLANAR) != 0;
     for (int c = 0; c < d->nb_components; c++) {
-        int is_chroma = !is_rgb && (c == 1 || c == 2);
+        int is_chroma = (d->flags & AV_PIX_FMT_FLAG_RGB) == 0 && (c == 1 || c == 2);
         int width = is_chroma ? AV_CEIL_RSHIFT(frame->width, d->log2_chroma_w) : frame->width;
         int height = is_chroma ? AV_CEIL_RSHIFT(frame->height, d->log2_chroma_h) : frame->height;
-        int step = is_planar ? 1 : d->comp[c].step;
-        int offset = is_planar ? 0 : d->comp[c].offset;
         for (int y = 0; y < height; y++) {
             unsigned bits = clock_bits(y % 2 == 0 ? value : second_field_value);
             for (int x = 0; x < width; x++) {
                 int block = y * ROWS / height * COLUMNS + x * COLUMNS / width;
-                unsigned level = is_chroma ? 128 : (bits >> block & 1) != 0 ? 225 : 25;
-                put_sample(frame, d->comp[c].plane, x * step + offset, y, depth, level);
+                put_sample(frame, d, c, x, y, level_of(d, c, bits >> block & 1));
             }
         }
     }
@@ -161,12 +173,12 @@ static void open_codec(struct writer *w)
 
 static void set_display_matrix(const struct clip *clip, AVStream *stream)
 {
-    if (clip->rotation == 0 && !clip->flipped) {
+    if (clip->turn[0] == 0 && clip->turn[1] == 0) {
         return;
     }
-    int32_t matrix[9];
-    av_display_rotation_set(matrix, -clip->rotation);
-    av_display_matrix_flip(matrix, clip->flipped, 0);
+    int32_t one = 1 << 16; // 16.16 fixed point, and 2.30 in the last place
+    int32_t matrix[9] = {
+        clip->turn[0] * one, clip->turn[1] * one, 0, clip->turn[2] * one, clip->turn[3] * one, 0, 0, 0, 1 << 30};
 #if LIBAVCODEC_VERSION_INT >= AV_VERSION_INT(60, 31, 102)
     AVCodecParameters *codec = stream->codecpar;
     AVPacketSideData *data = av_packet_side_data_new(&codec->coded_side_data, &codec->nb_coded_side_data,

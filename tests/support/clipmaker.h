@@ -25,8 +25,7 @@ struct clip {
     int count;
     int64_t shift_ms; // added to all times in the container, not to the burnt-in ones
     int cut_at_zero;  // keep times before zero, for the container to cut away (an edit list in MP4)
-    int rotation;     // clockwise degrees of the display matrix
-    int flipped;      // display matrix flips left-right before turning; only with rotation 0
+    int turn[4];      // a, b, c, d of the display matrix (x' = a x + c y, y' = b x + d y); all 0: none
     int interlaced;   // 0, or 1: top field first, 2: bottom field first; burnt-in number + 1000 in the second field
     AVRational sample_aspect;
     int sound_ms;        // length of a silent PCM track that starts at zero; 0: none
