@@ -214,23 +214,18 @@ int sl_db_commit(struct sl_db *db, const struct sl_db_claim *claim, const struct
 int sl_db_is_done(struct sl_db *db, int64_t segment, int64_t task, int64_t start_us, int64_t end_us, int *done,
                   struct sl_error *e)
 {
+    // Behind the segment's end there is nothing to do: a stated length may be longer than the pictures.
     sqlite3_stmt *row;
-    int status = store_prepare(db, &row,
-                               "SELECT start_us, end_us FROM answer WHERE segment = ?1 AND task = ?2 AND end_us > ?3"
-                               " ORDER BY end_us",
-                               BIND(bind_int(segment), bind_int(task), bind_int(start_us)), e);
+    int status = store_value(db, &end_us, "SELECT min(?2, end_us) FROM segment WHERE id = ?1 AND end_us IS NOT NULL",
+                             BIND(bind_int(segment), bind_int(end_us)), e);
+    if (status < 0)
+        return status;
+    status = store_prepare(db, &row,
+                           "SELECT start_us, end_us FROM answer WHERE segment = ?1 AND task = ?2 AND end_us > ?3"
+                           " ORDER BY end_us",
+                           BIND(bind_int(segment), bind_int(task), bind_int(start_us)), e);
     if (status != SL_OK)
         return status;
-    // Behind the segment's end there is nothing to do: a stated length may be longer than the pictures.
-    int64_t segment_end_us = SL_NO_TIME;
-    int known = store_value(db, &segment_end_us, "SELECT end_us FROM segment WHERE id = ?1 AND end_us IS NOT NULL",
-                            BIND(bind_int(segment)), e);
-    if (known < 0) {
-        sqlite3_finalize(row);
-        return known;
-    }
-    if (segment_end_us != SL_NO_TIME && segment_end_us < end_us)
-        end_us = segment_end_us;
     // Answers follow each other without overlap: walk on from the start while there is no gap.
     while (start_us < end_us && (status = store_step(db, row, e)) > 0 && sqlite3_column_int64(row, 0) <= start_us)
         start_us = sqlite3_column_int64(row, 1);

@@ -121,7 +121,7 @@ struct sl_db_query {
     int64_t limit; // 0: all
 };
 struct sl_db_event {
-    int64_t id, revision, task;
+    int64_t id, revision, task, media;
     const char *source;
     int64_t start_us, end_us;           // media time
     int64_t wall_start_us, wall_end_us; // Unix time or SL_NO_TIME

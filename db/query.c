@@ -111,6 +111,7 @@ static int hand_out(struct sl_db *db, sqlite3_stmt *found, sqlite3_stmt *event,
         .confidence = sqlite3_column_type(event, 6) == SQLITE_NULL ? -1 : sqlite3_column_double(event, 6),
         .open = sqlite3_column_int(event, 7),
         .model = store_text(event, 8),
+        .media = sqlite3_column_int64(event, 9),
     };
     if (shift_us != SL_NO_TIME) {
         out.wall_start_us = out.start_us + shift_us;
@@ -123,10 +124,12 @@ static int hand_out_all(struct sl_db *db, sqlite3_stmt *found, int (*row)(const 
                         void *user, struct sl_error *e)
 {
     sqlite3_stmt *event;
-    int status = store_prepare(db, &event,
-                               "SELECT event.id, revision, task, start_us, end_us, text, confidence, open, model.name"
-                               " FROM event JOIN model ON model.id = event.model WHERE event.id = ?1",
-                               NULL, e);
+    int status = store_prepare(
+        db, &event,
+        "SELECT event.id, revision, task, event.start_us, event.end_us, text, confidence, open, model.name,"
+        " media FROM event JOIN model ON model.id = event.model"
+        " JOIN segment ON segment.id = event.segment WHERE event.id = ?1",
+        NULL, e);
     if (status != SL_OK)
         return status;
     while ((status = store_step(db, found, e)) > 0 && (status = hand_out(db, found, event, row, user, e)) == 0)

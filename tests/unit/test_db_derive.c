@@ -240,6 +240,10 @@ static void test_what_is_done_already(void **state)
     assert_true(is_done(w, 0, 10) && is_done(w, 0, 20) && is_done(w, 5, 15) && is_done(w, 30, 40));
     assert_false(is_done(w, 20, 30) || is_done(w, 15, 25) || is_done(w, 0, 40) || is_done(w, 35, 45));
     assert_false(is_done(w, 50, 60));
+    struct sl_error e; // behind the end there is nothing to do
+    assert_int_equal(sl_db_segment_end(w->db, w->segment, 38000000, &e), SL_OK);
+    assert_true(is_done(w, 50, 60) && is_done(w, 30, 60));
+    assert_false(is_done(w, 20, 60));
 }
 
 // --- The order of work does not matter ---
