@@ -145,7 +145,7 @@ void cpu_colour_init(struct cpu_colour *colour, const struct sl_frame *frame, vo
 // --- rows of samples ---
 
 // Every step-th sample of a line, from `first` on.
-CPU_SIMD static void load8(const uint8_t *line, int first, int step, int n, float *out)
+CPU_BODY void load8_body(const uint8_t *line, int first, int step, int n, float *out)
 {
     line += first;
     if (step == 1) {
@@ -162,8 +162,9 @@ CPU_SIMD static void load8(const uint8_t *line, int first, int step, int n, floa
         }
     }
 }
+CPU_SIMD(load8, (const uint8_t *line, int first, int step, int n, float *out), (line, first, step, n, out))
 
-CPU_SIMD static void load16(const uint16_t *line, int first, int step, int shift, int n, float *out)
+CPU_BODY void load16_body(const uint16_t *line, int first, int step, int shift, int n, float *out)
 {
     line += first;
     if (step == 1) {
@@ -176,6 +177,8 @@ CPU_SIMD static void load16(const uint16_t *line, int first, int step, int shift
         }
     }
 }
+CPU_SIMD(load16, (const uint16_t *line, int first, int step, int shift, int n, float *out),
+         (line, first, step, shift, n, out))
 
 // Samples of component 0, 1 or 2 in one line of its plane.
 static void load(const struct sl_frame *frame, int component, int row, int n, float *out)
@@ -207,14 +210,15 @@ static double chroma_position(int i, int shift, int co_sited)
     return co_sited ? i / factor : (i + 0.5) / factor - 0.5;
 }
 
-CPU_SIMD static void mix(float *a, const float *b, float weight, int n)
+CPU_BODY void mix_body(float *a, const float *b, float weight, int n)
 {
     for (int i = 0; i < n; i++) {
         a[i] += (b[i] - a[i]) * weight;
     }
 }
+CPU_SIMD(mix, (float *a, const float *b, float weight, int n), (a, b, weight, n))
 
-CPU_SIMD static void double_row(const float *in, float w0, float w1, int first, int n, float *out)
+CPU_BODY void double_row_body(const float *in, float w0, float w1, int first, int n, float *out)
 {
     for (int i = 0; i < n; i++) {
         float a = in[i + first], b = in[i + first + 1], c = in[i + 1], d = in[i + 2];
@@ -222,6 +226,7 @@ CPU_SIMD static void double_row(const float *in, float w0, float w1, int first, 
         out[2 * i + 1] = c + (d - c) * w1;
     }
 }
+CPU_SIMD(double_row, (const float *in, float w0, float w1, int first, int n, float *out), (in, w0, w1, first, n, out))
 
 // in: n samples from in[1], with one repeated on either side. out: n << shift samples.
 static void upsample(const float *in, int shift, int co_sited, int n, float *out)
@@ -273,8 +278,8 @@ static inline float clamp(float x, float top)
     return x < top ? x : top;
 }
 
-CPU_SIMD static void pack(const struct cpu_colour *colour, const float *a, const float *b, const float *c, int n,
-                          uint8_t *rgbx)
+CPU_BODY void pack_body(const struct cpu_colour *colour, const float *a, const float *b, const float *c, int n,
+                        uint8_t *rgbx)
 {
     const float(*m)[3] = colour->matrix, *offset = colour->offset;
     const float m00 = m[0][0], m01 = m[0][1], m02 = m[0][2], m10 = m[1][0], m11 = m[1][1], m12 = m[1][2], m20 = m[2][0],
@@ -287,6 +292,8 @@ CPU_SIMD static void pack(const struct cpu_colour *colour, const float *a, const
         out[i] = (uint32_t)(red | green << 8 | blue << 16);
     }
 }
+CPU_SIMD(pack, (const struct cpu_colour *colour, const float *a, const float *b, const float *c, int n, uint8_t *rgbx),
+         (colour, a, b, c, n, rgbx))
 
 static void pack_hdr(const struct cpu_colour *colour, const float *a, const float *b, const float *c, int n,
                      uint8_t *rgbx)

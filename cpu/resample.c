@@ -91,14 +91,15 @@ void cpu_resample_init(struct cpu_resample *axis, int in, int out, void *memory)
 typedef int32_t i32x8 __attribute__((vector_size(32)));
 typedef int32_t i32x4 __attribute__((vector_size(16)));
 
-CPU_SIMD static void resample_widen(const uint8_t *in, int64_t n, int32_t *out)
+CPU_BODY void resample_widen_body(const uint8_t *in, int64_t n, int32_t *out)
 {
     for (int64_t i = 0; i < n; i++) {
         out[i] = in[i];
     }
 }
+CPU_SIMD(resample_widen, (const uint8_t *in, int64_t n, int32_t *out), (in, n, out))
 
-CPU_SIMD static void resample_round(const int32_t *in, int precision, int64_t n, uint8_t *out)
+CPU_BODY void resample_round_body(const int32_t *in, int precision, int64_t n, uint8_t *out)
 {
     int32_t half = 1 << precision >> 1;
     for (int64_t i = 0; i < n; i++) {
@@ -107,8 +108,9 @@ CPU_SIMD static void resample_round(const int32_t *in, int precision, int64_t n,
         out[i] = (uint8_t)(value < 255 ? value : 255);
     }
 }
+CPU_SIMD(resample_round, (const int32_t *in, int precision, int64_t n, uint8_t *out), (in, precision, n, out))
 
-CPU_SIMD static void resample_products(const struct cpu_resample *axis, const int32_t *in, int32_t *out)
+CPU_BODY void resample_products_body(const struct cpu_resample *axis, const int32_t *in, int32_t *out)
 {
     const int32_t *weight = axis->weights;
     for (int x = 0; x < axis->out; x++) {
@@ -126,10 +128,11 @@ CPU_SIMD static void resample_products(const struct cpu_resample *axis, const in
         memcpy(out + 4 * (int64_t)x, half, sizeof *half);
     }
 }
+CPU_SIMD(resample_products, (const struct cpu_resample *axis, const int32_t *in, int32_t *out), (axis, in, out))
 
 // sum = a * wa + b * wb, added to what is there unless `fresh`.
-CPU_SIMD static void resample_two_rows(const uint8_t *a, int32_t wa, const uint8_t *b, int32_t wb, int fresh, int n,
-                                       int32_t *sum)
+CPU_BODY void resample_two_rows_body(const uint8_t *a, int32_t wa, const uint8_t *b, int32_t wb, int fresh, int n,
+                                     int32_t *sum)
 {
     if (fresh) {
         for (int i = 0; i < n; i++) {
@@ -141,6 +144,9 @@ CPU_SIMD static void resample_two_rows(const uint8_t *a, int32_t wa, const uint8
         }
     }
 }
+CPU_SIMD(resample_two_rows,
+         (const uint8_t *a, int32_t wa, const uint8_t *b, int32_t wb, int fresh, int n, int32_t *sum),
+         (a, wa, b, wb, fresh, n, sum))
 
 int64_t cpu_resample_scratch_bytes(const struct cpu_resample *axis)
 {

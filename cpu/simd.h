@@ -1,12 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plain C loops compiled once for every generation of x86 vectors; the loader picks at start. Elsewhere: as they are.
+// Plain C loops compiled twice, for any x86 and for AVX2, and chosen at each call (of a whole row, so that costs
+// nothing). Not by the loader: its way (ifunc) does not bear sanitizers.
+//
+//     CPU_BODY void f_body(int n, float *x) { ... }
+//     CPU_SIMD(f, (int n, float *x), (n, x))
+//
+// defines the static function f.
 #ifndef SL_CPU_SIMD_H
 #define SL_CPU_SIMD_H
 
-#if defined(__x86_64__) && defined(__gnu_linux__)
-#define CPU_SIMD __attribute__((target_clones("avx2", "default")))
+#define CPU_BODY static inline __attribute__((always_inline))
+
+#if defined(__x86_64__)
+#define CPU_SIMD(name, parameters, arguments)                                                                          \
+    __attribute__((target("avx2"))) static void name##_avx2 parameters                                                 \
+    {                                                                                                                  \
+        name##_body arguments;                                                                                         \
+    }                                                                                                                  \
+    static void name parameters                                                                                        \
+    {                                                                                                                  \
+        if (__builtin_cpu_supports("avx2")) {                                                                          \
+            name##_avx2 arguments;                                                                                     \
+        } else {                                                                                                       \
+            name##_body arguments;                                                                                     \
+        }                                                                                                              \
+    }
 #else
-#define CPU_SIMD
+#define CPU_SIMD(name, parameters, arguments)                                                                          \
+    static void name parameters                                                                                        \
+    {                                                                                                                  \
+        name##_body arguments;                                                                                         \
+    }
 #endif
 
 #endif
