@@ -24,29 +24,28 @@ enum {
     SL_GRAMMAR_MIN_TOKENS = 3, // "{", "}", end of text
 };
 
-// Where the answer is, after whole bytes.
+// Where in the answer we are.
 struct sl_grammar_position {
     uint8_t phase;
-    uint8_t spaces;      // of the run of white space so far
-    uint8_t time_length; // bytes of the time so far
-    uint8_t repeated;    // 1: the last event repeats an earlier one
-    uint8_t blank;       // 1: the text so far is nothing but spaces
-    uint8_t unicode;     // digits of \uXXXX so far
-    uint8_t low, high;   // the range of the next byte of a character; `missing` bytes are still to come
-    uint8_t missing;
+    uint8_t spaces;    // length of this run of white space
+    uint8_t count;     // bytes of this time, of " - ", or digits of \uXXXX so far
+    uint8_t missing;   // bytes that the character still lacks,
+    uint8_t low, high; //   and the range of the next of them
+    uint8_t blank;     // 1: the text so far is nothing but spaces
     char time[9];
-    uint16_t code;      // value of those digits
     int32_t start, end; // of the event, hundredths of a second
-    int32_t text_bytes;
-    int32_t events; // whole ones
-    uint64_t hash;  // of the event's text so far
+    int32_t text_bytes; // between the quotes
+    int32_t events;     // whole ones
+    uint32_t code;      // value of the digits of \uXXXX
+    uint64_t hash;      // of the event so far
 };
 
 struct sl_grammar_state {
     struct sl_grammar_position at;
     int32_t window; // hundredths of a second
     int32_t max_events, max_text_bytes;
-    uint64_t seen[SL_GRAMMAR_MAX_EVENTS]; // hashes of the whole events
+    int32_t seen_count;
+    uint64_t seen[SL_GRAMMAR_MAX_EVENTS]; // hashes of whole events
 };
 
 struct sl_grammar;
