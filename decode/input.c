@@ -308,12 +308,18 @@ int sl_input_read(struct sl_input *input, AVPacket *packet, struct sl_error *err
     }
 }
 
+int sl_input_can_seek(const struct sl_input *input)
+{
+    const AVFormatContext *format = input->format;
+    // Where times are counted, not stored, they are wrong after a jump; and animated PNG calls every picture a key
+    // picture.
+    return (format->iformat->flags & AVFMT_NOTIMESTAMPS) == 0 &&
+           input->stream->codecpar->codec_id != AV_CODEC_ID_APNG && format->pb != NULL &&
+           (format->pb->seekable & AVIO_SEEKABLE_NORMAL) != 0;
+}
+
 int sl_input_seek(struct sl_input *input, int64_t media_us)
 {
-    // Where times are counted, not stored, they are wrong after a jump.
-    if ((input->format->iformat->flags & AVFMT_NOTIMESTAMPS) != 0) {
-        return 0;
-    }
     AVRational base = input->stream->time_base;
     int64_t ticks = av_rescale_q_rnd(media_us, AV_TIME_BASE_Q, base, AV_ROUND_DOWN);
     ticks += av_rescale_q_rnd(input->origin, input->origin_base, base, AV_ROUND_DOWN);

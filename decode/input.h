@@ -43,7 +43,11 @@ void sl_input_close(struct sl_input *input); // keeps `said`, so that a reopened
 // The next packet of the video stream, SL_END at the end of what can be read, or SL_ERR_INTERRUPTED / SL_ERR_MEMORY.
 int sl_input_read(struct sl_input *input, AVPacket *packet, struct sl_error *error);
 
-// Asks for the key picture at or before media_us; 1 if the container moved. Where it landed is the caller's to verify.
+// 1 if a jump can be tried at all.
+int sl_input_can_seek(const struct sl_input *input);
+
+// Asks for the key picture at or before media_us; 1 if the container did something. Where it landed is the caller's to
+// verify; after a failure it may be anywhere.
 int sl_input_seek(struct sl_input *input, int64_t media_us);
 
 // Media time of a PTS of the video stream; SL_NO_TIME for AV_NOPTS_VALUE and for times beyond 100,000 years.

@@ -314,7 +314,7 @@ static void record_tail(struct sl_pictures *pictures)
         return;
     }
     int is_damaged = pictures->suspicion > 0 || pictures->input->read_error;
-    if (stated_us - end_us > (is_damaged ? 0 : TAIL_SLACK_US)) {
+    if (stated_us - end_us > (is_damaged ? length_us(pictures, 0) / 2 : TAIL_SLACK_US)) {
         sl_holes_add(pictures->holes, lost_end_us, stated_us, pictures->input->read_error ? READ_ERROR : ENDS_EARLY);
     } else if (pictures->has_last) {
         pictures->last_end_us = stated_us;

@@ -119,14 +119,23 @@ static int look_ahead(struct sl_source *source, struct sl_error *error)
     return status < 0 ? status : SL_OK;
 }
 
+// What was found on the way to the first sample is of no account once another way is taken.
+static void forget_reading(struct sl_source *source)
+{
+    source->has_ahead = 0;
+    source->is_drained = 0;
+    source->counts = (struct sl_source_counts){0};
+    source->holes.count = 0;
+}
+
 // 1 if a picture that is on screen at the first sample, or before, was found and lies in `ahead`. A container's index
 // may lie, so where it landed is judged by the picture that came out.
-static int try_seek(struct sl_source *source, int64_t target_us, int *has_moved, struct sl_error *error)
+static int try_seek(struct sl_source *source, int64_t target_us, struct sl_error *error)
 {
     if (!sl_input_seek(&source->input, target_us)) {
         return 0;
     }
-    *has_moved = 1;
+    forget_reading(source);
     sl_pictures_reset(&source->pictures);
     int status = look_ahead(source, error);
     if (status < 0) {
@@ -156,21 +165,18 @@ static void close_streams(struct sl_source *source)
 // reads from the beginning, which is slow but right.
 static int go_to_start(struct sl_source *source, const char *path, struct sl_error *error)
 {
-    static const int64_t step_back_us[] = {0, 10000000, 60000000};
+    static const int64_t step_back_us[] = {0, 2000000, 10000000, 60000000};
     int64_t target_us = sample_time_us(source, source->index);
-    int has_moved = 0;
+    if (!sl_input_can_seek(&source->input)) {
+        return SL_OK;
+    }
     for (size_t i = 0; i < sizeof step_back_us / sizeof step_back_us[0] && target_us > step_back_us[i]; i++) {
-        int found = try_seek(source, target_us - step_back_us[i], &has_moved, error);
+        int found = try_seek(source, target_us - step_back_us[i], error);
         if (found != 0) {
             return found < 0 ? found : SL_OK;
         }
     }
-    if (!has_moved) {
-        return SL_OK;
-    }
-    source->has_ahead = 0;
-    source->is_drained = 0;
-    source->counts = (struct sl_source_counts){0};
+    forget_reading(source);
     close_streams(source);
     return open_streams(source, path, error);
 }
@@ -274,6 +280,16 @@ static int finish(struct sl_source *source)
     return SL_END;
 }
 
+static int no_pictures(const struct sl_source *source, struct sl_error *error)
+{
+    const char *path = source->input.path;
+    if (source->counts.undated > 0) {
+        return sl_fail(error, SL_ERR_NO_VIDEO, "%s: no picture carries a time (a raw stream?): put it into a container",
+                       path);
+    }
+    return sl_fail(error, SL_ERR_TRUNCATED, "%s: not one picture could be decoded", path);
+}
+
 static int fail(struct sl_source *source, int status, struct sl_error *error)
 {
     if (error != NULL) {
@@ -304,8 +320,7 @@ int sl_source_next(struct sl_source *source, struct sl_sample *sample, struct sl
         return fail(source, status, error);
     }
     if (!source->has_shown) {
-        status = sl_fail(error, SL_ERR_TRUNCATED, "%s: not one picture could be decoded", source->input.path);
-        return fail(source, status, error);
+        return fail(source, no_pictures(source, error), error);
     }
     if (source->is_drained && !source->has_ahead && sample_us >= source->pictures.last_end_us) {
         return finish(source);

@@ -310,11 +310,16 @@ static void from_and_to_show_what_a_full_run_shows(void **state)
     (void)state;
     int64_t pts[250];
     clip_grid(pts, 250, (AVRational){25, 1}, (AVRational){1, 1000});
-    static const char *names[] = {"span.mp4", "span.mkv", "span.ts", "span.avi"};
+    static const char *names[] = {"span.mp4", "span.mkv", "span.ts", "span.avi", "span-x264.ts", "span-x264.mkv"};
     uint32_t random = 12345;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        struct clip clip = {.path = clip_path(names[i]), .pts = pts, .count = 250, .key_interval = 30 + 40 * (int)i};
-        if (i == 3) {
+    for (size_t i = 0; i < (clip_encoder_exists("libx264") ? 6 : 4); i++) {
+        struct clip clip = {.path = clip_path(names[i]),
+                            .pts = pts,
+                            .count = 250,
+                            .key_interval = 30 + 40 * (int)i,
+                            .encoder = i >= 4 ? "libx264" : NULL,
+                            .b_frames = i >= 4 ? 2 : 0};
+        if (i >= 3) {
             clip.time_base = (AVRational){1, 25};
             for (int p = 0; p < 250; p++) {
                 pts[p] = p;
