@@ -25,11 +25,12 @@ static const char *golden(const char *name)
     return path;
 }
 
+// `name` is a folder of the golden data, or a path.
 static struct sl_tokenizer *open_golden(const char *name)
 {
     struct sl_tokenizer *tokenizer = NULL;
     struct sl_error error = {0};
-    if (sl_tokenizer_open(golden(name), &tokenizer, &error) < 0) {
+    if (sl_tokenizer_open(strchr(name, '/') == NULL ? golden(name) : name, &tokenizer, &error) < 0) {
         fail_msg("%s", error.text);
     }
     return tokenizer;
@@ -39,9 +40,10 @@ static struct sl_json open_cases(const char *name)
 {
     struct sl_json json = {0};
     struct sl_error error = {0};
-    char path[128];
+    char path[512];
     snprintf(path, sizeof path, "%s/cases.json", name);
-    if (sl_json_open(golden(path), 1 << 24, SL_ERR_OPEN, SL_ERR_IO, &json, &error) < 0) {
+    if (sl_json_open(strchr(name, '/') == NULL ? golden(path) : path, 1 << 24, SL_ERR_OPEN, SL_ERR_IO, &json, &error) <
+        0) {
         fail_msg("%s", error.text);
     }
     return json;
@@ -99,6 +101,16 @@ static void agrees_on_plain_byte_level(void **state)
 {
     (void)state;
     assert_cases("tokenizer-bytes", 300);
+}
+
+static void agrees_on_the_full_vocabulary(void **state)
+{
+    (void)state;
+    const char *folder_of_qwen = getenv("QWEN_TOKENIZER"); // tests/golden/check_qwen_tokenizer.sh
+    if (folder_of_qwen == NULL) {
+        skip();
+    }
+    assert_cases(folder_of_qwen, 4000);
 }
 
 static void encode_text(const struct sl_tokenizer *tokenizer, const char *text, size_t size, int32_t **ids,
@@ -347,6 +359,7 @@ int main(void)
         cmocka_unit_test(agrees_on_a_small_vocabulary),
         cmocka_unit_test(agrees_on_words_of_many_scripts),
         cmocka_unit_test(agrees_on_plain_byte_level),
+        cmocka_unit_test(agrees_on_the_full_vocabulary),
         cmocka_unit_test(never_makes_special_tokens_of_text),
         cmocka_unit_test(replaces_bad_bytes),
         cmocka_unit_test(takes_hostile_texts),
