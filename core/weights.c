@@ -581,7 +581,7 @@ static int make_random(struct sl_weights *weights, const char *name, int rank, c
     }
     entry.end = elements * sl_dtype_bytes(entry.dtype);
     entry.name = strdup(name);
-    // Pages of a mapping of their own: large, zero, and huge where the kernel can.
+    // A mapping of its own: large, aligned, zero.
     void *data = mmap(NULL, (size_t)(entry.end + 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     entry.data = data == MAP_FAILED ? NULL : data;
     if (entry.name == NULL || entry.data == NULL ||
@@ -592,7 +592,6 @@ static int make_random(struct sl_weights *weights, const char *name, int rank, c
         free(entry.name);
         return out_of_memory(error);
     }
-    (void)madvise(entry.data, (size_t)entry.end, MADV_HUGEPAGE); // only a wish
     fill_random(weights, &entry, elements);
     weights->bytes += entry.end;
     return SL_OK;
