@@ -292,12 +292,11 @@ static void tick(void *context, const struct sl_pipeline_progress *now)
 static int open_session(struct session *s, int argc, char **argv, struct sl_error *e)
 {
     const struct options *o = s->options;
-    double frames = (double)o->rules.window_us / 1e6 * (double)o->rules.fps_num / (double)o->rules.fps_den;
     struct sl_model_options model = {.dir = o->model_dir,
                                      .device = o->device,
                                      .threads = (int)o->threads,
                                      .max_tokens_per_pair = o->rules.max_tokens_per_pair,
-                                     .pairs_per_window = (int)(frames / 2) + 2,
+                                     .pairs_per_window = sl_window_frames(&o->rules) / 2 + 1,
                                      .max_new_tokens = o->rules.max_new_tokens,
                                      .deterministic = o->deterministic};
     int status = sl_model_open(&model, &s->model, e);
@@ -312,8 +311,7 @@ static int open_session(struct session *s, int argc, char **argv, struct sl_erro
         status = sl_fail(e, SL_ERR_MEMORY, "out of memory");
     }
     if (status == SL_OK) {
-        int64_t pair_us = 2000000 * o->rules.fps_den / o->rules.fps_num;
-        status = sl_db_task(s->db, task, pair_us, &s->task, e);
+        status = sl_db_task(s->db, task, sl_window_pair_us(&o->rules), &s->task, e);
     }
     free(task);
     if (status == SL_OK) {

@@ -204,9 +204,7 @@ static int outcome(struct sl_run *run, struct sl_error *error)
 int sl_pipeline_run(const struct sl_pipeline *job, struct sl_pipeline_progress *progress, struct sl_error *error)
 {
     struct sl_run run = {.job = job, .progress = progress, .lock = PTHREAD_MUTEX_INITIALIZER};
-    const struct sl_window_rules *rules = job->rules;
-    int64_t sample_unit = rules->fps_den * 1000000;
-    run.frames_per_window = (int)((rules->window_us * rules->fps_num + sample_unit - 1) / sample_unit) + 1;
+    run.frames_per_window = sl_window_frames(job->rules);
     atomic_store(&run.end_us, SL_NO_TIME);
     int status = enter_index(&run, error);
     if (status != SL_OK) {

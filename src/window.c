@@ -7,6 +7,18 @@
 
 #include "core/hash.h"
 
+int64_t sl_window_pair_us(const struct sl_window_rules *rules)
+{
+    return 2000000 * rules->fps_den / rules->fps_num;
+}
+
+int sl_window_frames(const struct sl_window_rules *rules)
+{
+    int64_t longest_us = rules->window_us + sl_window_pair_us(rules); // with a short last cell taken in
+    int64_t sample_unit = rules->fps_den * 1000000;
+    return (int)((longest_us * rules->fps_num + sample_unit - 1) / sample_unit) + 1;
+}
+
 int sl_window_create(int64_t start_us, int64_t end_us, struct sl_clip *clip, int pair_capacity, struct sl_window **out,
                      struct sl_error *error)
 {

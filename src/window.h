@@ -19,6 +19,9 @@ struct sl_window_rules {
     struct sl_sampling sampling; // seed: the user's; each window's own is drawn from it
 };
 
+int64_t sl_window_pair_us(const struct sl_window_rules *rules); // one frame-pair period, 2 / fps
+int sl_window_frames(const struct sl_window_rules *rules);      // the most frames of one window
+
 enum { SL_WINDOW_MAX_EVENTS = 100, SL_WINDOW_MAX_TEXT_BYTES = 600 };
 
 struct sl_window {

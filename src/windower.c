@@ -10,16 +10,31 @@ struct windower {
     struct sl_window *window; // the one being filled
     struct sl_hole *holes;    // those that reach beyond the last window
     int hole_count;
+    int64_t covered_us; // end of the last window of this stretch
+    int tone_mapping_said;
 };
+
+// The end of the cell, or of the media where that is known. A last cell of less than one frame pair is no window of its
+// own: the model would see a single moment; the window before it takes it in.
+static int64_t window_end(const struct sl_run *run, int64_t start_us)
+{
+    const struct sl_window_rules *rules = run->job->rules;
+    int64_t end_us = (start_us / rules->window_us + 1) * rules->window_us;
+    int64_t limit_us = run->duration_us;
+    if (run->job->to_us != SL_NO_TIME && (limit_us == SL_NO_TIME || run->job->to_us < limit_us)) {
+        limit_us = run->job->to_us;
+    }
+    if (run->job->to_us != SL_NO_TIME && run->job->to_us < end_us) {
+        return run->job->to_us;
+    }
+    return limit_us > end_us && limit_us - end_us < sl_window_pair_us(rules) ? limit_us : end_us;
+}
 
 static int begin_window(struct windower *w, int64_t start_us, int with_clip, struct sl_error *error)
 {
     struct sl_run *run = w->run;
     const struct sl_window_rules *rules = run->job->rules;
-    int64_t end_us = (start_us / rules->window_us + 1) * rules->window_us;
-    if (run->job->to_us != SL_NO_TIME && run->job->to_us < end_us) {
-        end_us = run->job->to_us;
-    }
+    int64_t end_us = window_end(run, start_us);
     void *clip = NULL;
     if (with_clip && sl_fifo_pop(run->clips, &clip) != SL_OK) {
         return sl_fail(error, SL_ERR_INTERRUPTED, "interrupted");
@@ -87,16 +102,28 @@ static int end_window(struct windower *w, struct sl_error *error)
         }
         w->window->answered = 1;
     }
+    int64_t end_us = w->window->end_us; // the writer may free the window at once
     if (sl_fifo_push(w->run->windows, w->window) != SL_OK) {
         return sl_fail(error, SL_ERR_INTERRUPTED, "interrupted");
     }
+    w->covered_us = end_us;
     w->window = NULL;
     return SL_OK;
+}
+
+static void say_tone_mapping(struct windower *w, const struct sl_frame *frame)
+{
+    if (frame->transfer != SL_TRANSFER_SDR && !w->tone_mapping_said) {
+        w->tone_mapping_said = 1;
+        sl_run_note(w->run, frame->transfer == SL_TRANSFER_PQ ? "HDR (PQ) is shown to the model tone-mapped"
+                                                              : "HDR (HLG) is shown to the model tone-mapped");
+    }
 }
 
 static int take_sample(struct windower *w, const struct sl_sample *sample, struct sl_error *error)
 {
     int status = SL_OK;
+    say_tone_mapping(w, sample->frame);
     if (w->window != NULL && sample->sample_us >= w->window->end_us) {
         status = end_window(w, error);
     }
@@ -104,6 +131,7 @@ static int take_sample(struct windower *w, const struct sl_sample *sample, struc
         int64_t window_us = w->run->job->rules->window_us;
         int64_t cell_us = sample->sample_us / window_us * window_us;
         int64_t from_us = w->run->job->from_us != SL_NO_TIME ? w->run->job->from_us : 0;
+        from_us = w->covered_us > from_us ? w->covered_us : from_us; // a media longer than stated goes on behind it
         status = begin_window(w, cell_us > from_us ? cell_us : from_us, 1, error);
     }
     return status == SL_OK ? sl_window_add(w->window, w->run->stream, sample, error) : status;
@@ -160,6 +188,7 @@ static int take_break(struct windower *w, int64_t end_us, struct sl_error *error
     }
     atomic_store(&w->run->end_us, media_end_us);
     w->hole_count = 0;
+    w->covered_us = 0;
     return status;
 }
 

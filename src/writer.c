@@ -27,6 +27,7 @@ static int await(struct writer *w, struct sl_window *window, struct sl_error *er
 {
     int cancelled = 0;
     int status = SL_OK;
+    (void)sl_run_must_stop(w->run); // seen even when no window has to be waited for
     while (window->submitted && !sl_window_wait(window, WAIT_MS)) {
         if (sl_run_must_stop(w->run) && !cancelled) {
             sl_engine_cancel(w->run->job->model->engine, window->ticket);
