@@ -140,8 +140,10 @@ def vision_weights(blk):
 def vision_block(x, cos, sin, heads, weights):
     n1, n1b, qkv, qkvb, proj, projb, n2, n2b, fc1, fc1b, fc2, fc2b = weights
     n, l, c = x.shape
-    q, k, v = linear(layer_norm(x, n1, n1b), qkv, qkvb).view(n, l, 3, heads, c // heads).permute(2, 0, 3, 1, 4).unbind(0)
-    o = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+    q, k, v = linear(layer_norm(x, n1, n1b), qkv, qkvb).view(n, l, 3, heads, c // heads).unbind(2)
+    cos, sin = cos[:, None], sin[:, None]
+    o = F.scaled_dot_product_attention(rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2),
+                                       v.transpose(1, 2))
     x = x + linear(o.transpose(1, 2).reshape(n, l, c), proj, projb)
     return x + linear(F.gelu(linear(layer_norm(x, n2, n2b), fc1, fc1b), approximate="tanh"), fc2, fc2b)
 
@@ -167,17 +169,37 @@ def text_layer(x, cos, sin, weights, cache=None):
     b, l, _ = x.shape
     dim = nq.shape[0]
     h = rms_norm(x, n1)
-    q = rotate(rms_norm(linear(h, wq).view(b, l, -1, dim), nq).transpose(1, 2), cos, sin)
-    k = rotate(rms_norm(linear(h, wk).view(b, l, -1, dim), nk).transpose(1, 2), cos, sin)
+    cos, sin = cos[:, None], sin[:, None]
+    q = rotate(rms_norm(linear(h, wq).view(b, l, -1, dim), nq), cos, sin).transpose(1, 2)
+    k = rotate(rms_norm(linear(h, wk).view(b, l, -1, dim), nk), cos, sin).transpose(1, 2)
     v = linear(h, wv).view(b, l, -1, dim).transpose(1, 2)
+    causal = True
     if cache is not None:
         k, v = cache.put(k, v)
+        causal = l > 1
     rep = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(rep, 1), v.repeat_interleave(rep, 1)
-    o = F.scaled_dot_product_attention(q, k, v, is_causal=l > 1)
+    o = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     x = x + linear(o.transpose(1, 2).reshape(b, l, -1), wo)
     h = rms_norm(x, n2)
     return x + linear(F.silu(linear(h, gate)) * linear(h, up), down)
+
+
+def many(f, compiled, dims=1):
+    """f compiled once for any size of the leading axes of its leading tensor (and of the first of the others)."""
+    if not compiled:
+        return f
+    run = torch.compile(f)
+
+    def call(x, *rest):
+        for d in range(dims):
+            torch._dynamo.maybe_mark_dynamic(x, d)
+        for t in rest:
+            if torch.is_tensor(t) and t.shape[0] == x.shape[dims - 1]:
+                torch._dynamo.maybe_mark_dynamic(t, 0)
+        return run(x, *rest)
+
+    return call
 
 
 class Cache:
@@ -201,8 +223,8 @@ class Net(torch.nn.Module):
         self.text_config = config_dict(tok)["text_config"]
         self.hf, self.dtype = hf, torch.float32  # the type of activations
         self.vis, self.lang = hf.model.visual, hf.model.language_model
-        wrap = (lambda f: torch.compile(f, dynamic=True)) if compile_blocks else (lambda f: f)
-        self.vision_block, self.text_layer = wrap(vision_block), wrap(text_layer)
+        self.vision_block = many(vision_block, compile_blocks)
+        self.text_layer = many(text_layer, compile_blocks, dims=2)
         self.vision_layout()
 
     def vision_layout(self):

@@ -44,7 +44,7 @@ def classes(kind, subject):
 def make_window(rng, length):
     """One window cut out of a longer world, as its frames show it."""
     while True:
-        offset = 0.0 if rng.random() < 0.2 else float(rng.choice([10, 20, 30]))
+        offset = 0.0 if rng.random() < 0.2 else float(rng.choice([10, 20, 30] if length > 9 else [5, 8, 15]))
         world = W.World(rng.getrandbits(48), offset + length, quiet=rng.random() < 0.03)
         n = int(length / W.STEP)
         jitter = np.random.default_rng(rng.getrandbits(32)).uniform(0, rng.uniform(0, 0.05), n)
@@ -76,20 +76,21 @@ class Windows(torch.utils.data.IterableDataset):
 
 def make_batch(tok, rng, length, size):
     stop, pad = tok.token_to_id("<|im_end|>"), tok.token_to_id("<|endoftext|>")
-    things, scene, back, answers, marks = [], [], [], [], []
-    for b in range(min(size, 640)):
+    things, scene, coarse, fine, answers, marks = [], [], [], [], [], []
+    for b in range(min(size, 384)):
         world, times, events = make_window(rng, length)
         t, s = world.states(times)
         things.append(t)
         scene.append(s)
-        back.append(W.background(world, W.HEIGHT, W.WIDTH).astype(np.float16))
+        coarse.append(world.coarse)
+        fine.append(world.fine[None])
         answers.append(tok.encode(W.answer(events)).ids + [stop])
         marks += [(b, c, e[5], e[6]) for e in events for c in classes(e[3], e[4])]
-    longest = max(map(len, answers))
+    longest = (max(map(len, answers)) + 63) // 64 * 64 + 1  # few different lengths: kernels are chosen for each
     return {"length": length, "things": torch.from_numpy(np.stack(things)), "scene": torch.from_numpy(np.stack(scene)),
-            "back": torch.from_numpy(np.stack(back)),
+            "coarse": torch.from_numpy(np.stack(coarse)), "fine": torch.from_numpy(np.stack(fine)),
             "answers": torch.tensor([a + [pad] * (longest - len(a)) for a in answers]),
-            "marks": torch.tensor(marks or [(0, 0, 0, -1)])}
+            "marks": torch.tensor(marks, dtype=torch.long).view(-1, 4)}
 
 
 # ---- what a codec and a resize do ----------------------------------------------------------------------------------
@@ -115,22 +116,19 @@ def smooth(x, w):
     return x
 
 
-def film(things, scene, back, style, noise):
-    """Painted frames, then exposure, blur, limited-range YUV with coarse chroma. Returns luma and chroma differences."""
-    img = W.paint_torch(things, scene, back)
-    s = style[:, :, None, None, None]
-    img = torch.clip(img * s[:, 0:3].transpose(1, 2) + s[:, 3:4], 0, 255)
-    r, g, b = img.unbind(2)
+def film(img, scene, style, noise):
+    """Weather, exposure, blur, and limited-range YUV with coarse chroma, of [N, 3, 128, 192]."""
+    s = style[:, :, None, None]
+    r, g, b = (torch.clip(p * s[:, c] + s[:, 3], 0, 255) for c, p in enumerate(W.weather_torch(img.float(), scene)))
     y = 16 + 0.2568 * r + 0.5041 * g + 0.0979 * b
     cb, cr = -0.1482 * r - 0.291 * g + 0.4392 * b, 0.4392 * r - 0.3678 * g - 0.0714 * b
     y = smooth(y, s[:, 4]) + noise * s[:, 5]
-    cb, cr = torch.round(smooth(cb, s[:, 6])), torch.round(smooth(cr, s[:, 6]))
-    return torch.round(y), cb, cr
+    return torch.round(y), torch.round(smooth(cb, s[:, 6])), torch.round(smooth(cr, s[:, 6]))
 
 
 def develop(y, cb, cr):
     y = 1.1644 * (torch.clip(y, 16, 235) - 16)
-    img = torch.stack((y + 1.596 * cr, y - 0.3918 * cb - 0.813 * cr, y + 2.0172 * cb), 2)
+    img = torch.stack((y + 1.596 * cr, y - 0.3918 * cb - 0.813 * cr, y + 2.0172 * cb), 1)
     return (torch.round(torch.clip(img, 0, 255)) / 127.5 - 1).to(torch.bfloat16)
 
 
@@ -138,33 +136,37 @@ class Camera:
     """Turns a batch's states into frames like those of a decoded clip."""
 
     def __init__(self, dev, compiled):
-        wrap = (lambda f: torch.compile(f, dynamic=True)) if compiled else (lambda f: f)
-        self.film, self.develop = wrap(film), wrap(develop)
+        self.paint, self.film, self.develop = (dm.many(f, compiled) for f in (W.paint_torch, film, develop))
         self.dct = dct_matrix().to(dev)
         k = torch.arange(8, device=dev)
         self.weight = (1 + 0.25 * (k[:, None] + k[None]).flatten().float())
 
     @torch.no_grad()
     def __call__(self, batch):
-        things, scene, back = batch["things"], batch["scene"], batch["back"].float()
-        b, f = things.shape[:2]
+        b, f = batch["things"].shape[:2]
+        things, scene = batch["things"].flatten(0, 1), batch["scene"].flatten(0, 1)
+        wide = lambda x: F.interpolate(x, (W.HEIGHT, W.WIDTH), mode="bilinear", align_corners=True)
+        back = (wide(batch["coarse"]) + wide(batch["fine"])).half()
+        img = (back[:, None] * batch["scene"][..., 2, None, None, None].half()).flatten(0, 1)
+        for lane in range(W.LANES):
+            img = self.paint(img, things[:, lane].contiguous())
         u = torch.rand(b, 10, device=things.device)
         style = torch.cat([1 + 0.08 * (u[:, :3] - 0.5) + 0.1 * (u[:, 3:4] - 0.5), 8 * (u[:, 4:5] - 0.5),
                            0.3 * u[:, 5:6] ** 2 - 0.06, 3 * u[:, 6:7] ** 2, 0.12 + 0.2 * u[:, 7:8]], 1)
-        noise = torch.randn(b, f, W.HEIGHT, W.WIDTH, device=things.device, dtype=torch.float16)
-        y, cb, cr = self.film(things, scene, back, style, noise)
-        y = self.quantise(y, torch.where(u[:, 8] < 0.3, 0.5, 14 * u[:, 9] ** 1.5 + 0.5))
-        out = self.develop(y, cb, cr)
+        noise = torch.randn(b * f, W.HEIGHT, W.WIDTH, device=things.device, dtype=torch.float16)
+        y, cb, cr = self.film(img, scene, style.repeat_interleave(f, 0), noise)
+        coarse = torch.where(u[:, 8] < 0.3, 0.5, 14 * u[:, 9] ** 1.5 + 0.5)
+        out = self.develop(self.quantise(y, coarse.repeat_interleave(f)), cb, cr).view(b, f, 3, W.HEIGHT, W.WIDTH)
         if f % 2:
             out = torch.cat((out, out[:, -1:]), 1)
         return out.view(b, -1, 2, 3, W.HEIGHT, W.WIDTH)
 
     def quantise(self, y, q):
-        b, f, h, w = y.shape
-        x = y.view(b, f, h // 8, 8, w // 8, 8).transpose(3, 4).reshape(b, -1, 64)
+        n, h, w = y.shape
+        x = y.view(n, h // 8, 8, w // 8, 8).transpose(2, 3).reshape(n, -1, 64)
         step = q[:, None, None] * self.weight
         x = (torch.round((x @ self.dct.T) / step) * step) @ self.dct
-        return x.view(b, f, h // 8, w // 8, 8, 8).transpose(3, 4).reshape(b, f, h, w)
+        return x.view(n, h // 8, w // 8, 8, 8).transpose(2, 3).reshape(n, h, w)
 
 
 # ---- optimiser -----------------------------------------------------------------------------------------------------
@@ -186,10 +188,8 @@ class Muon:
             m = self.momentum.setdefault((rows, cols), torch.zeros_like(g))
             m.lerp_(g, 1 - beta)
             u = orthogonal(g.lerp(m, beta)) * (max(1, rows / cols) ** 0.5 * rate)
-            i = 0
-            for p, parts in members:
-                p.sub_(u[i:i + parts].reshape(p.shape).to(p.dtype))
-                i += parts
+            u = u.float().split([parts for _, parts in members])
+            torch._foreach_sub_([p for p, _ in members], [x.reshape(p.shape) for x, (p, _) in zip(u, members)])
 
 
 def orthogonal(g):
@@ -220,8 +220,6 @@ def targets(batch, frames):
     """[B, F, 3, CLASSES]: is there, begins, ends; F is even."""
     b = batch["things"].shape[0]
     w, c, i, j = batch["marks"].unbind(1)
-    ok = j >= 0
-    w, c, i, j = w[ok], c[ok], i[ok], j[ok]
     flags = torch.zeros(b, frames + 2, 3, CLASSES, device=w.device)
     one = torch.ones(len(w), device=w.device)
     flags.index_put_((w, i, torch.ones_like(w), c), one)
@@ -309,8 +307,8 @@ def losses(net, heads, tok, batch, camera, layouts):
     pair_loss = F.binary_cross_entropy_with_logits(pair.view_as(t), t, reduction="sum") / (b * pairs)
     logits = net.logits(h[:, len(ids) - 1:]).float()
     good = a != tok.token_to_id("<|endoftext|>")
-    ce = F.cross_entropy(logits[good], a[good])
-    acc = (logits.argmax(-1) == a)[good].float().mean()
+    ce = F.cross_entropy(logits.flatten(0, 1), a.masked_fill(~good, -100).flatten())
+    acc = ((logits.argmax(-1) == a) & good).sum() / good.sum()
     return ce, acc, eye_loss, pair_loss
 
 
@@ -323,10 +321,11 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--rate", type=float, default=0.02, help="of the matrices; the rest learns at a tenth of it")
     ap.add_argument("--helper", type=float, default=0.03, help="weight of the helper heads")
-    ap.add_argument("--frames", type=int, default=7680, help="frames in a batch")
+    ap.add_argument("--frames", type=int, default=3840, help="frames in a batch")
     ap.add_argument("--easy", type=int, default=300, help="steps of short windows at first")
     ap.add_argument("--medium", type=int, default=900)
     ap.add_argument("--hold", type=float, default=0.35, help="share of the run before the rate falls")
+    ap.add_argument("--last", type=float, default=0.02, help="the rate's last share")
     ap.add_argument("--workers", type=int, default=14)
     ap.add_argument("--steps", type=int, default=10**9)
     ap.add_argument("--no-compile", action="store_true")
@@ -354,7 +353,8 @@ def main():
     plain.dtype = net.dtype
     matrices = [p for n, p in hf.named_parameters() if p.dim() == 2 and "embed" not in n]
     rest = [p for n, p in hf.named_parameters() if p.dim() != 2 or "embed" in n] + list(heads.parameters())
-    muon, adam = Muon(matrices), torch.optim.AdamW(rest, lr=args.rate / 10, betas=(0.9, 0.98), weight_decay=0.0)
+    muon, adam = Muon(matrices), torch.optim.AdamW(rest, lr=args.rate / 10, betas=(0.9, 0.98), weight_decay=0.0,
+                                                      fused=DEVICE == "cuda")
     log(f"parameters {sum(p.numel() for p in hf.parameters()) / 1e6:.2f} M, seed {args.seed}, rate {args.rate}, "
         f"from {args.start.name if args.start else 'nothing'}, torch {torch.__version__}")
     sums, saved, layouts, windows = torch.zeros(4, device=DEVICE), time.time(), {}, 0
@@ -369,7 +369,7 @@ def main():
         ce, acc, eye, pair = losses(net, heads, tok, batch, camera, layouts)
         (ce + args.helper * (eye + pair)).backward()
         torch.nn.utils.clip_grad_norm_(rest, 1.0)
-        scale = min(1, (step + 1) / 60) * min(1, max(0.01, (1 - done) / (1 - args.hold)))
+        scale = min(1, (step + 1) / 60) * min(1, max(args.last, (1 - done) / (1 - args.hold)))
         for g in adam.param_groups:
             g["lr"] = args.rate / 10 * scale
         adam.step()
@@ -391,10 +391,10 @@ def main():
             if not np.isfinite(m[0]):
                 log("not finite: stopped")
                 return
-        if time.time() - saved > 100:
+        if time.time() - saved > 130:
             dm.save_folder(hf, tok, OUT / "demo-model")
             torch.save(heads.state_dict(), OUT / "helpers.pt")
-            f = score(plain, tok, camera, 30, 128)
+            f = score(plain, tok, camera, 30, 64)
             log("  saved; F1 of 30 s windows %.3f (texts alone %.3f)" % f[:2])
             saved = mark = time.time()
     dm.save_folder(hf, tok, OUT / "demo-model")

@@ -6,7 +6,7 @@ grow or turn another colour while it is there, or a sign with a number. The ligh
 Every event has a start, an end and one plain sentence; all times are seconds.
 
 Two painters share the geometry below: `Painter` (numpy, any size, one frame at a time; for clips) and `paint_torch`
-(many frames at 192x128 on an accelerator; for training). Only numpy is needed here.
+with `weather_torch` (many frames at 192x128 on an accelerator; for training). Only numpy is needed here.
 """
 import json
 import math
@@ -243,11 +243,11 @@ def triangle(xp, u, v):
 
 
 def star(xp, u, v):
-    turn = 2 * math.pi / 5
-    a = xp.arctan2(u, -v) / turn
-    m = abs(a - xp.round(a)) * turn
-    r = xp.sqrt(u * u + v * v + 1e-6)
-    return (r * xp.cos(m) - 1.05) * 0.363 + r * xp.sin(m) * 0.932
+    u, v = abs(u), -v
+    for x, y in ((0.809017, -0.587785), (-0.809017, -0.587785)):  # fold the five points onto the upper one
+        over = 2 * xp.clip(u * x + v * y, 0, 9)
+        u, v = u - over * x, v - over * y
+    return (v - 1.05) * 0.363 + abs(u) * 0.932
 
 
 def cross(xp, u, v):
@@ -264,13 +264,14 @@ def board(xp, u, v):
 
 def digits(xp, u, v, bits):
     """Two seven-segment digits; bits[i] is 1 where segment i of the fourteen is lit."""
+    right = u > 0
+    u = u - xp.where(right, 0.62, -0.62)
     best = None
-    for d, cx in enumerate((-0.62, 0.62)):
-        for i, (x, y, w, h) in enumerate([(0, -0.66, 0.3, 0.1), (0.34, -0.34, 0.1, 0.26), (0.34, 0.34, 0.1, 0.26),
-                                          (0, 0.66, 0.3, 0.1), (-0.34, 0.34, 0.1, 0.26), (-0.34, -0.34, 0.1, 0.26),
-                                          (0, 0, 0.3, 0.1)]):
-            d1 = xp.maximum(abs(u - cx - x) - w, abs(v - y) - h) + (1 - bits[7 * d + i]) * 9
-            best = d1 if best is None else xp.minimum(best, d1)
+    for i, (x, y, w, h) in enumerate([(0, -0.66, 0.3, 0.1), (0.34, -0.34, 0.1, 0.26), (0.34, 0.34, 0.1, 0.26),
+                                      (0, 0.66, 0.3, 0.1), (-0.34, 0.34, 0.1, 0.26), (-0.34, -0.34, 0.1, 0.26),
+                                      (0, 0, 0.3, 0.1)]):
+        d = xp.maximum(abs(u - x) - w, abs(v - y) - h) + (1 - xp.where(right, bits[7 + i], bits[i])) * 9
+        best = d if best is None else xp.minimum(best, d)
     return best
 
 
@@ -340,32 +341,41 @@ class Painter:
             part += cover(d) * row[7] * (np.array(rgb, np.float32)[:, None, None] - part)
 
 
-def paint_torch(things, scene, back):
-    """things [B, F, LANES, FIELDS], scene [B, F, 4], back [B, 3, 128, 192] -> float [B, F, 3, 128, 192] in 0..255."""
+def grid_torch(like):
+    import torch
+    return ((torch.arange(WIDTH, device=like.device).float() + 0.5)[None],
+            (torch.arange(HEIGHT, device=like.device).float() + 0.5)[:, None])
+
+
+def paint_torch(img, row):
+    """One lane of things [N, FIELDS] over img [N, 3, 128, 192]."""
     import torch
 
-    dev = things.device
-    yy = (torch.arange(HEIGHT, device=dev).float() + 0.5)[:, None]
-    xx = (torch.arange(WIDTH, device=dev).float() + 0.5)[None]
     at = lambda x: x[..., None, None]
-    img = back[:, None] * at(scene[..., 2:3])
-    img = list(img.unbind(2))
-    for lane in range(LANES):
-        row = things[:, :, lane]
-        size = at(row[..., 3])
-        u, v = (xx - at(row[..., 1])) / size, (yy - at(row[..., 2])) / size
-        kind = at(row[..., 0])
-        d = torch.full_like(u, 9.0)
-        for i, f in enumerate(SHAPE_FUNCTIONS):
-            d = torch.where(kind == i, f(torch, u, v), d)
-        is_sign = kind == SIGN
-        d = torch.where(is_sign, board(torch, u, v), d)
-        ink = digits(torch, u, v, [at(row[..., 8 + i]) for i in range(14)])
-        cover = torch.clip(0.5 - d * size, 0, 1) * at(row[..., 7])
-        ink = torch.clip(0.5 - ink * size, 0, 1) * is_sign
-        for c in range(3):
-            body = torch.where(is_sign, float(BOARD[c]), at(row[..., 4 + c]))
-            img[c] = img[c] + cover * (body - img[c])
-            img[c] = img[c] + ink * (INK[c] - img[c])
-    wet = rain(torch, xx, yy, at(scene[..., 3])) * 0.6 * at(scene[..., 1])
-    return torch.stack([(p + wet * (RAINDROP[c] - p)) * at(scene[..., 0]) for c, p in enumerate(img)], 2)
+    xx, yy = grid_torch(row)
+    size, kind = at(row[:, 3]), at(row[:, 0])
+    u, v = (xx - at(row[:, 1])) / size, (yy - at(row[:, 2])) / size
+    d = torch.full_like(u, 9.0)
+    for i, f in enumerate(SHAPE_FUNCTIONS):
+        d = torch.where(kind == i, f(torch, u, v), d)
+    is_sign = kind == SIGN
+    d = torch.where(is_sign, board(torch, u, v), d)
+    ink = digits(torch, u, v, [at(row[:, 8 + i]) for i in range(14)])
+    cover = torch.clip(0.5 - d * size, 0, 1) * at(row[:, 7])
+    ink = torch.clip(0.5 - ink * size, 0, 1) * is_sign
+    out = []
+    for c in range(3):
+        body = torch.where(is_sign, float(BOARD[c]), at(row[:, 4 + c]))
+        p = img[:, c] + cover * (body - img[:, c])
+        out.append((p + ink * (INK[c] - p)).to(img.dtype))
+    return torch.stack(out, 1)
+
+
+def weather_torch(img, scene):
+    """Rain and darkness over img [N, 3, 128, 192], given scene [N, 4]."""
+    import torch
+
+    at = lambda x: x[..., None, None]
+    xx, yy = grid_torch(scene)
+    wet = rain(torch, xx, yy, at(scene[:, 3])) * 0.6 * at(scene[:, 1])
+    return [(p + wet * (RAINDROP[c] - p)) * at(scene[:, 0]) for c, p in enumerate(img.unbind(1))]
