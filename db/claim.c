@@ -83,7 +83,7 @@ static int check_holder(struct sl_db *db, int64_t source, int64_t task, struct s
     status = store_step(db, row, e);
     if (status > 0)
         status = claim_is_live(row, 0) ? refuse(row, e) : SL_OK;
-    sqlite3_finalize(row);
+    store_done(db, row);
     return status;
 }
 

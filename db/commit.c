@@ -229,7 +229,7 @@ int sl_db_is_done(struct sl_db *db, int64_t segment, int64_t task, int64_t start
     // Answers follow each other without overlap: walk on from the start while there is no gap.
     while (start_us < end_us && (status = store_step(db, row, e)) > 0 && sqlite3_column_int64(row, 0) <= start_us)
         start_us = sqlite3_column_int64(row, 1);
-    sqlite3_finalize(row);
+    store_done(db, row);
     *done = start_us >= end_us;
     return status < 0 ? status : SL_OK;
 }

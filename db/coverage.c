@@ -54,7 +54,7 @@ static int read_edges(struct sl_db *db, int64_t segment, int64_t task, struct ed
            (status = add_span(edges, sqlite3_column_int64(row, 0), sqlite3_column_int64(row, 1),
                               (enum sl_db_seen)sqlite3_column_int(row, 2), e)) == SL_OK)
         ;
-    sqlite3_finalize(row);
+    store_done(db, row);
     return status;
 }
 
@@ -84,7 +84,7 @@ static void sweep(struct edges *edges)
     edges->count = kept;
 }
 
-// The newest thing that speaks of this moment. The caller finalizes *row.
+// The newest thing that speaks of this moment. The caller gives *row back.
 static int read_cause(struct sl_db *db, const struct sl_db_span *span, int64_t task, sqlite3_stmt **row,
                       struct sl_error *e)
 {
@@ -113,7 +113,7 @@ static int hand_out(struct sl_db *db, struct sl_db_span *span, int64_t task,
     }
     if (status >= 0)
         status = row(span, user) ? 1 : 0;
-    sqlite3_finalize(cause);
+    store_done(db, cause);
     return status;
 }
 
@@ -151,7 +151,7 @@ int sl_db_coverage(struct sl_db *db, int64_t source, int64_t task, int (*row)(co
         return status;
     while ((status = store_step(db, segment, e)) > 0 && (status = cover_segment(db, segment, task, row, user, e)) == 0)
         ;
-    sqlite3_finalize(segment);
+    store_done(db, segment);
     return status < 0 ? status : SL_OK;
 }
 
@@ -198,6 +198,6 @@ int sl_db_works(struct sl_db *db, const char *source_glob, int (*row)(const stru
         if (row(&work, user))
             break;
     }
-    sqlite3_finalize(found);
+    store_done(db, found);
     return status < 0 ? status : SL_OK;
 }

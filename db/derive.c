@@ -114,7 +114,7 @@ static int read_answers(struct derivation *d, int64_t start_us, int64_t end_us)
     while ((status = store_step(d->db, row, d->e)) > 0 && sqlite3_column_int64(row, 2) <= end_us &&
            (status = add_answer(d, row)) == SL_OK)
         ;
-    sqlite3_finalize(row);
+    store_done(d->db, row);
     return status < 0 ? status : SL_OK;
 }
 
@@ -147,7 +147,7 @@ static int read_nodes(struct derivation *d, const char *sql, int64_t id)
         return status;
     while ((status = store_step(d->db, row, d->e)) > 0 && (status = add_node(d, row)) == SL_OK)
         ;
-    sqlite3_finalize(row);
+    store_done(d->db, row);
     return status;
 }
 
@@ -195,7 +195,7 @@ static int read_events(struct derivation *d)
             return status;
         while ((status = store_step(d->db, row, d->e)) > 0 && (status = add_known(d, row)) == SL_OK)
             ;
-        sqlite3_finalize(row);
+        store_done(d->db, row);
     }
     return status;
 }
@@ -371,7 +371,7 @@ static int read_text(struct derivation *d, int64_t piece, char **text, char **wo
     status = store_step(d->db, row, d->e);
     if (status > 0 && !(*text = strdup(store_text(row, 0))))
         status = sl_fail(d->e, SL_ERR_MEMORY, "deriving events: out of memory");
-    sqlite3_finalize(row);
+    store_done(d->db, row);
     return *text ? text_words(*text, words, d->e) : status;
 }
 
@@ -489,7 +489,7 @@ int derive_at_all_tasks(struct sl_db *db, int64_t segment, int64_t at_us, struct
     while ((status = store_step(db, task, e)) > 0 &&
            (status = derive_again(db, segment, sqlite3_column_int64(task, 0), at_us, at_us, e)) == SL_OK)
         ;
-    sqlite3_finalize(task);
+    store_done(db, task);
     return status;
 }
 

@@ -115,6 +115,15 @@ static int open_sqlite(struct sl_db *db, const char *name, int flags, struct sl_
     return SL_OK;
 }
 
+static void close_sqlite(struct sl_db *db)
+{
+    for (struct store_kept *kept = db->kept; kept < db->kept + STORE_KEPT && kept->sql; kept++)
+        sqlite3_finalize(kept->statement);
+    memset(db->kept, 0, sizeof db->kept);
+    sqlite3_close(db->sqlite);
+    db->sqlite = NULL;
+}
+
 // A file in WAL mode in a folder where nothing may be written, left by a writer that closed it properly (no -wal):
 // nobody can change it through this path, so SQLite may read it without its locks.
 static int open_immutable(struct sl_db *db, struct sl_error *e)
@@ -130,8 +139,7 @@ static int open_immutable(struct sl_db *db, struct sl_error *e)
     for (const char *c = db->path; *c; c++)
         at += sprintf(at, strchr("%?#", *c) ? "%%%02X" : "%c", (unsigned char)*c);
     strcpy(at, "?immutable=1");
-    sqlite3_close(db->sqlite);
-    db->sqlite = NULL;
+    close_sqlite(db);
     int status = open_sqlite(db, uri, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, e);
     free(uri);
     return status == SL_OK ? prepare_reading(db, e) : status;
@@ -178,7 +186,7 @@ void sl_db_close(struct sl_db *db)
 {
     if (!db)
         return;
-    sqlite3_close(db->sqlite);
+    close_sqlite(db);
     free(db->path);
     free(db);
 }

@@ -73,7 +73,7 @@ static int words_lead(struct sl_db *db, const struct sl_db_query *query, struct 
     status = store_step(db, row, e);
     if (status > 0)
         status = sqlite3_column_int(row, 0) == WORD_BY_WORD;
-    sqlite3_finalize(row);
+    store_done(db, row);
     return status;
 }
 
@@ -134,7 +134,7 @@ static int hand_out_all(struct sl_db *db, sqlite3_stmt *found, int (*row)(const 
         return status;
     while ((status = store_step(db, found, e)) > 0 && (status = hand_out(db, found, event, row, user, e)) == 0)
         ;
-    sqlite3_finalize(event);
+    store_done(db, event);
     return status < 0 ? status : SL_OK;
 }
 
@@ -153,7 +153,7 @@ int sl_db_query(struct sl_db *db, const struct sl_db_query *query, int (*row)(co
         status = prepare(db, query, match, sql, &found, e);
     if (status == SL_OK) {
         status = hand_out_all(db, found, row, user, e);
-        sqlite3_finalize(found);
+        store_done(db, found);
     }
     free(match);
     return status;

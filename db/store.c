@@ -90,18 +90,48 @@ static int bind_all(struct sl_db *db, sqlite3_stmt *statement, const struct stor
     return SL_OK;
 }
 
+// A kept statement that is free, else a new one, which is kept if there is room.
+static int find_or_compile(struct sl_db *db, sqlite3_stmt **out, const char *sql)
+{
+    struct store_kept *kept = db->kept, *end = db->kept + STORE_KEPT;
+    for (; kept < end && kept->sql; kept++) {
+        if (kept->sql == sql && !kept->in_use) {
+            kept->in_use = 1;
+            *out = kept->statement;
+            return SQLITE_OK;
+        }
+    }
+    int code = sqlite3_prepare_v2(db->sqlite, sql, -1, out, NULL);
+    if (code == SQLITE_OK && kept < end)
+        *kept = (struct store_kept){sql, *out, 1};
+    return code;
+}
+
 int store_prepare(struct sl_db *db, sqlite3_stmt **out, const char *sql, const struct store_bind *binds,
                   struct sl_error *e)
 {
     *out = NULL;
-    if (sqlite3_prepare_v2(db->sqlite, sql, -1, out, NULL) != SQLITE_OK)
+    if (find_or_compile(db, out, sql) != SQLITE_OK)
         return store_fail(db, "asking", e);
     int status = bind_all(db, *out, binds, e);
     if (status != SL_OK) {
-        sqlite3_finalize(*out);
+        store_done(db, *out);
         *out = NULL;
     }
     return status;
+}
+
+void store_done(struct sl_db *db, sqlite3_stmt *statement)
+{
+    for (struct store_kept *kept = db->kept; kept < db->kept + STORE_KEPT && kept->sql; kept++) {
+        if (kept->statement == statement) {
+            sqlite3_reset(statement); // repeats the error of its last step, which was reported
+            sqlite3_clear_bindings(statement);
+            kept->in_use = 0;
+            return;
+        }
+    }
+    sqlite3_finalize(statement);
 }
 
 int store_step(struct sl_db *db, sqlite3_stmt *statement, struct sl_error *e)
@@ -123,7 +153,7 @@ int store_run(struct sl_db *db, const char *sql, const struct store_bind *binds,
     do
         status = store_step(db, statement, e);
     while (status > 0);
-    sqlite3_finalize(statement);
+    store_done(db, statement);
     return status;
 }
 
@@ -136,7 +166,7 @@ int store_value(struct sl_db *db, int64_t *out, const char *sql, const struct st
     status = store_step(db, statement, e);
     if (status > 0)
         *out = store_time(statement, 0);
-    sqlite3_finalize(statement);
+    store_done(db, statement);
     return status;
 }
 

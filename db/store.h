@@ -8,11 +8,19 @@
 
 #include "db/db.h"
 
-enum { STORE_SCHEMA_VERSION = 1, STORE_APPLICATION_ID = 0x534c4f47 };
+enum { STORE_SCHEMA_VERSION = 1, STORE_APPLICATION_ID = 0x534c4f47, STORE_KEPT = 64 };
+
+// A statement to be used again, as preparing it takes longer than most of them run.
+struct store_kept {
+    const char *sql; // a constant of the program: known by its address
+    sqlite3_stmt *statement;
+    int in_use;
+};
 
 struct sl_db {
     sqlite3 *sqlite;
     char *path;
+    struct store_kept kept[STORE_KEPT]; // used from the front
 };
 
 // A value to bind; made by the functions below, so that the compiler checks the types.
@@ -38,9 +46,10 @@ struct store_bind bind_text(const char *value); // NULL: null; must outlive the 
 // The SQLite error of the connection as one of ours: "doing: index PATH: what SQLite says".
 int store_fail(struct sl_db *db, const char *doing, struct sl_error *e);
 
-// `binds` NULL: none. On success the caller finalizes *out.
+// `sql` is a constant of the program. `binds` NULL: none. On success the caller gives *out back with store_done.
 int store_prepare(struct sl_db *db, sqlite3_stmt **out, const char *sql, const struct store_bind *binds,
                   struct sl_error *e);
+void store_done(struct sl_db *db, sqlite3_stmt *statement); // accepts NULL
 int store_step(struct sl_db *db, sqlite3_stmt *statement, struct sl_error *e);
 int store_run(struct sl_db *db, const char *sql, const struct store_bind *binds, struct sl_error *e);
 // The first column of the first row; null gives SL_NO_TIME. No row leaves *out alone.

@@ -28,7 +28,7 @@ static int run_check(struct sl_db *db, const char *sql, struct report *report, s
         if (line && sqlite3_stricmp(line, "ok") != 0)
             say(report, line);
     }
-    sqlite3_finalize(row);
+    store_done(db, row);
     return status < 0 ? status : SL_OK;
 }
 
@@ -97,7 +97,7 @@ static int check_derivation(struct sl_db *db, struct report *report, struct sl_e
         if (differences)
             say(report, line);
     }
-    sqlite3_finalize(row);
+    store_done(db, row);
     return status < 0 ? status : SL_OK;
 }
 

@@ -82,7 +82,7 @@ static int find_grown(struct sl_db *db, const struct file *file, int64_t source,
         if (found)
             *media = sqlite3_column_int64(candidates, 0);
     }
-    sqlite3_finalize(candidates);
+    store_done(db, candidates);
     return status < 0 ? status : found;
 }
 
@@ -132,7 +132,7 @@ static int reopen_segment(struct sl_db *db, int64_t media, struct sl_error *e)
     status = store_step(db, last, e);
     int64_t segment = status > 0 ? sqlite3_column_int64(last, 0) : 0;
     int64_t end_us = status > 0 ? store_time(last, 1) : SL_NO_TIME;
-    sqlite3_finalize(last);
+    store_done(db, last);
     if (status <= 0 || end_us == SL_NO_TIME)
         return status < 0 ? status : SL_OK;
     status = store_run(db, "UPDATE segment SET end_us = NULL WHERE id = ?1", BIND(bind_int(segment)), e);
@@ -167,7 +167,7 @@ static int read_source(struct sl_db *db, struct sl_db_media *out, struct sl_erro
         out->source = sqlite3_column_int64(row, 0);
         snprintf(out->source_name, sizeof out->source_name, "%s", store_text(row, 1));
     }
-    sqlite3_finalize(row);
+    store_done(db, row);
     return status < 0 ? status : SL_OK;
 }
 
