@@ -300,6 +300,22 @@ static int check_sampling(const struct sl_sampling *s, struct sl_error *error)
     return SL_OK;
 }
 
+// An id outside the vocabulary would fail the whole step, and others with it.
+static int check_ids(const struct sl_engine *e, const struct sl_request *request, struct sl_error *error)
+{
+    for (int i = 0; i < request->segment_count; i++) {
+        const struct sl_segment *s = &request->segments[i];
+        for (int64_t k = 0; s->ids && k < s->count; k++) {
+            if (s->ids[k] < 0 || s->ids[k] >= e->vocabulary.size) {
+                return sl_fail(error, SL_ERR_USAGE,
+                               "prompt segment %d: token %d is not in the model's vocabulary of %d", i, s->ids[k],
+                               e->vocabulary.size);
+            }
+        }
+    }
+    return SL_OK;
+}
+
 // Could it ever be admitted? Positions are limited by the model, tokens by the KV pages.
 static int check_size(const struct sl_engine *e, const struct sl_ticket *ticket, struct sl_error *error)
 {
@@ -343,6 +359,9 @@ int sl_engine_submit(struct sl_engine *engine, const struct sl_request *request,
     }
     int rc =
         sl_prompt_measure(request->segments, request->segment_count, &entry.prompt_tokens, &entry.end_position, error);
+    if (!rc) {
+        rc = check_ids(engine, request, error);
+    }
     if (!rc) {
         rc = check_sampling(&request->sampling, error);
     }

@@ -389,7 +389,7 @@ static void bounds_thinking_and_keeps_it_out_of_the_text(void **state)
 
 static void run_all(struct sl_engine_options options, struct client **c, int n)
 {
-    struct model m = open_model("d", options);
+    struct model m = open_model("a", options);
     for (int i = 0; i < n; i++) {
         submit(&m, c[i]);
     }
@@ -402,7 +402,7 @@ static void run_all(struct sl_engine_options options, struct client **c, int n)
 static void make_clients(struct client **c, int n)
 {
     for (int i = 0; i < n; i++) {
-        c[i] = ask(i % 2 ? 130 : 0, 3 + 11 * i, (unsigned)i, 20 + i);
+        c[i] = ask(i % 2 ? 70 : 0, 3 + 7 * i, (unsigned)i, 8 + i);
         c[i]->request.sampling =
             (struct sl_sampling){.temperature = i % 3 ? 0.8f : 0, .top_p = 1, .presence = (float)(i % 2), .seed = 5};
     }
@@ -614,6 +614,9 @@ static void refuses_what_can_never_be(void **state)
     struct sl_answer_grammar impossible = {.window_us = -1, .max_events = 1, .max_text_bytes = 1};
     r.grammar = &impossible;
     assert_int_equal(try(&m, &r, &error), SL_ERR_USAGE);
+    c->ids[50] = m.config.text.vocab;
+    assert_int_equal(try(&m, &c->request, &error), SL_ERR_USAGE);
+    assert_non_null(strstr(error.text, "302"));
     struct sl_segment broken = {.count = 6, .visual = (const struct sl_visual *)c, .rows = 2, .columns = 2};
     r = c->request;
     r.segments = &broken;
