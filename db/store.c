@@ -85,7 +85,7 @@ static int bind_all(struct sl_db *db, sqlite3_stmt *statement, const struct stor
         else if (binds->kind == BIND_TEXT)
             code = sqlite3_bind_text(statement, i, binds->text, -1, SQLITE_STATIC);
         if (code != SQLITE_OK)
-            return store_fail(db, "asking", e);
+            return store_fail(db, "using", e);
     }
     return SL_OK;
 }
@@ -112,7 +112,7 @@ int store_prepare(struct sl_db *db, sqlite3_stmt **out, const char *sql, const s
 {
     *out = NULL;
     if (find_or_compile(db, out, sql) != SQLITE_OK)
-        return store_fail(db, "asking", e);
+        return store_fail(db, "using", e);
     int status = bind_all(db, *out, binds, e);
     if (status != SL_OK) {
         store_done(db, *out);
@@ -141,7 +141,7 @@ int store_step(struct sl_db *db, sqlite3_stmt *statement, struct sl_error *e)
         return 1;
     if (code == SQLITE_DONE)
         return 0;
-    return store_fail(db, sqlite3_stmt_readonly(statement) ? "reading" : "writing", e);
+    return store_fail(db, "using", e);
 }
 
 int store_run(struct sl_db *db, const char *sql, const struct store_bind *binds, struct sl_error *e)
