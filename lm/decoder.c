@@ -33,7 +33,7 @@ struct sl_decoder {
     // Activations, [limits.rows, ...].
     struct sl_tensor hidden, normed, qkv, attention, mlp;
     struct sl_tensor features, deepstack[SL_MAX_DEEPSTACK]; // [rows, hidden] of the visual rows
-    struct sl_tensor last, last_normed, logits;             // [limits.logit_rows, ...]
+    struct sl_tensor last, last_attention, logits;          // [limits.logit_rows, ...]
 
     // A step's integers go to the device as one block.
     struct sl_step step;
@@ -215,7 +215,7 @@ static int allocate_activations(struct sl_decoder *d, struct sl_error *error)
         {&d->mlp, d->compute, rows, c->intermediate},
         {&d->features, d->compute, rows, c->hidden},
         {&d->last, d->compute, last, c->hidden},
-        {&d->last_normed, d->compute, last, c->hidden},
+        {&d->last_attention, d->compute, last, q},
         {&d->logits, SL_F32, last, c->vocab},
     };
     int n = 9;
@@ -330,9 +330,9 @@ void sl_decoder_destroy(struct sl_decoder *d)
     release_weight(d, &d->embedding);
     release_weight(d, &d->final_norm);
     d->ops->linear_destroy(d->head);
-    void *memory[] = {d->rope.inv_freq.data, d->rope.axis.data,   d->hidden.data, d->normed.data,
-                      d->qkv.data,           d->attention.data,   d->mlp.data,    d->features.data,
-                      d->last.data,          d->last_normed.data, d->logits.data, d->device_ints};
+    void *memory[] = {d->rope.inv_freq.data, d->rope.axis.data,      d->hidden.data, d->normed.data,
+                      d->qkv.data,           d->attention.data,      d->mlp.data,    d->features.data,
+                      d->last.data,          d->last_attention.data, d->logits.data, d->device_ints};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
         d->ops->release(d->device, memory[i]);
     }
@@ -409,55 +409,96 @@ static void upload_step(struct sl_decoder *d, struct sl_stream *stream, struct s
     d->ops->upload(stream, d->device_ints, d->host, used * (int64_t)sizeof(int32_t));
 }
 
-// One layer, in place on `hidden`.
-static void run_layer(struct sl_decoder *d, struct sl_stream *stream, const struct layer *l,
-                      const struct sl_kv_layer *kv, const struct sl_ragged *ragged, const struct sl_tensor *hidden)
+// The first half of a layer's attention: the rows' keys and values are in the cache, their queries in d->qkv.
+static void project(struct sl_decoder *d, struct sl_stream *stream, const struct layer *l, const struct sl_kv_layer *kv,
+                    const struct sl_ragged *ragged, const struct sl_tensor *hidden)
 {
     const struct sl_text_config *c = &d->config;
-    int64_t rows = ragged->rows;
-    struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, rows), qkv = sl_tensor_rows(&d->qkv, 0, rows);
-    struct sl_tensor attention = sl_tensor_rows(&d->attention, 0, rows), mlp = sl_tensor_rows(&d->mlp, 0, rows);
+    struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, ragged->rows);
+    struct sl_tensor qkv = sl_tensor_rows(&d->qkv, 0, ragged->rows);
     d->ops->rmsnorm(stream, hidden, &l->input_norm, c->rms_eps, &normed);
     d->ops->linear(stream, l->qkv, &normed, SL_EPILOGUE_NONE, NULL, &qkv);
     d->ops->qk_norm_rope_store(stream, ragged, &qkv, c->heads, &l->q_norm, &l->k_norm, c->rms_eps, &d->rope, kv);
-    d->ops->attention_paged(stream, ragged, &qkv, c->heads, kv, &attention);
-    d->ops->linear(stream, l->o, &attention, SL_EPILOGUE_NONE, hidden, hidden);
-    d->ops->rmsnorm(stream, hidden, &l->post_norm, c->rms_eps, &normed);
+}
+
+static struct sl_tensor attend(struct sl_decoder *d, struct sl_stream *stream, const struct sl_kv_layer *kv,
+                               const struct sl_ragged *ragged)
+{
+    struct sl_tensor qkv = sl_tensor_rows(&d->qkv, 0, ragged->rows);
+    struct sl_tensor attention = sl_tensor_rows(&d->attention, 0, ragged->rows);
+    d->ops->attention_paged(stream, ragged, &qkv, d->config.heads, kv, &attention);
+    return attention;
+}
+
+// The rest of a layer, row by row, in place on `hidden`.
+static void transform(struct sl_decoder *d, struct sl_stream *stream, const struct layer *l,
+                      const struct sl_tensor *attention, const struct sl_tensor *hidden)
+{
+    struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, hidden->shape[0]);
+    struct sl_tensor mlp = sl_tensor_rows(&d->mlp, 0, hidden->shape[0]);
+    d->ops->linear(stream, l->o, attention, SL_EPILOGUE_NONE, hidden, hidden);
+    d->ops->rmsnorm(stream, hidden, &l->post_norm, d->config.rms_eps, &normed);
     d->ops->linear(stream, l->gate_up, &normed, SL_EPILOGUE_SILU_GATE, NULL, &mlp);
     d->ops->linear(stream, l->down, &mlp, SL_EPILOGUE_NONE, hidden, hidden);
 }
 
-static void run_head(struct sl_decoder *d, struct sl_stream *stream, const struct sl_tensor *hidden,
-                     const struct sl_tensor *logit_row, const struct sl_tensor *logits)
+// Keeps the rows whose logits are wanted, in `buffer`.
+static void narrow(struct sl_decoder *d, struct sl_stream *stream, const struct sl_tensor *logit_row,
+                   const struct sl_tensor *buffer, struct sl_tensor *rows)
 {
-    int64_t rows = logit_row->shape[0];
-    struct sl_tensor last = sl_tensor_rows(&d->last, 0, rows), normed = sl_tensor_rows(&d->last_normed, 0, rows);
-    d->ops->gather_rows(stream, hidden, logit_row, &last);
-    d->ops->rmsnorm(stream, &last, &d->final_norm, d->config.rms_eps, &normed);
-    d->ops->linear(stream, d->head, &normed, SL_EPILOGUE_NONE, NULL, logits);
+    if (logit_row->shape[0] < rows->shape[0]) {
+        struct sl_tensor kept = sl_tensor_rows(buffer, 0, logit_row->shape[0]);
+        d->ops->gather_rows(stream, rows, logit_row, &kept);
+        *rows = kept;
+    }
 }
 
+static struct sl_tensor embed(struct sl_decoder *d, struct sl_stream *stream, const struct step_inputs *in)
+{
+    struct sl_tensor hidden = sl_tensor_rows(&d->hidden, 0, d->step.rows);
+    d->ops->gather_rows(stream, &d->embedding, &in->ids, &hidden);
+    if (d->step.visual_rows) {
+        struct sl_tensor features = sl_tensor_rows(&d->features, 0, d->step.visual_rows);
+        d->ops->scatter_rows(stream, &features, &in->visual_row, 0, &hidden);
+    }
+    return hidden;
+}
+
+static void add_deepstack(struct sl_decoder *d, struct sl_stream *stream, int layer, const struct step_inputs *in,
+                          const struct sl_tensor *hidden)
+{
+    if (layer < d->deepstack_count && d->step.visual_rows) {
+        struct sl_tensor level = sl_tensor_rows(&d->deepstack[layer], 0, d->step.visual_rows);
+        d->ops->scatter_rows(stream, &level, &in->visual_row, 1, hidden);
+    }
+}
+
+// Of the last layer, only the keys and values of all rows are needed; the rest just for the wanted logits.
 void sl_decoder_run(struct sl_decoder *decoder, struct sl_stream *stream, const struct sl_kv *kv,
                     struct sl_tensor *logits)
 {
     struct sl_decoder *d = decoder;
     struct step_inputs in;
-    upload_step(d, stream, &in);
-    struct sl_tensor hidden = sl_tensor_rows(&d->hidden, 0, d->step.rows);
-    struct sl_tensor features, deepstack[SL_MAX_DEEPSTACK];
-    sl_decoder_visual(d, 0, d->step.visual_rows, &features, deepstack);
-    d->ops->gather_rows(stream, &d->embedding, &in.ids, &hidden);
-    if (d->step.visual_rows) {
-        d->ops->scatter_rows(stream, &features, &in.visual_row, 0, &hidden);
-    }
-    for (int i = 0; i < d->config.layers; i++) {
-        run_layer(d, stream, &d->layers[i], sl_kv_layer(kv, i), &in.ragged, &hidden);
-        if (i < d->deepstack_count && d->step.visual_rows) {
-            d->ops->scatter_rows(stream, &deepstack[i], &in.visual_row, 1, &hidden);
-        }
-    }
     *logits = sl_tensor_rows(&d->logits, 0, d->step.logit_rows);
-    if (d->step.logit_rows) {
-        run_head(d, stream, &hidden, &in.logit_row, logits);
+    upload_step(d, stream, &in);
+    struct sl_tensor hidden = embed(d, stream, &in);
+    int last = d->config.layers - 1;
+    for (int i = 0; i <= last; i++) {
+        const struct sl_kv_layer *cache = sl_kv_layer(kv, i);
+        project(d, stream, &d->layers[i], cache, &in.ragged, &hidden);
+        if (i == last && !d->step.logit_rows) {
+            return;
+        }
+        struct sl_tensor attention = attend(d, stream, cache, &in.ragged);
+        if (i == last && i >= d->deepstack_count) {
+            narrow(d, stream, &in.logit_row, &d->last, &hidden);
+            narrow(d, stream, &in.logit_row, &d->last_attention, &attention);
+        }
+        transform(d, stream, &d->layers[i], &attention, &hidden);
+        add_deepstack(d, stream, i, &in, &hidden);
     }
+    narrow(d, stream, &in.logit_row, &d->last, &hidden);
+    struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, hidden.shape[0]);
+    d->ops->rmsnorm(stream, &hidden, &d->final_norm, d->config.rms_eps, &normed);
+    d->ops->linear(stream, d->head, &normed, SL_EPILOGUE_NONE, NULL, logits);
 }

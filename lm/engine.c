@@ -366,7 +366,7 @@ int sl_engine_submit(struct sl_engine *engine, const struct sl_request *request,
         rc = check_sampling(&request->sampling, error);
     }
     if (!rc) {
-        rc = sl_ticket_check_answer(&entry, error);
+        rc = sl_ticket_check_answer(&entry, &engine->vocabulary, error);
     }
     if (!rc) {
         rc = check_size(engine, &entry, error);

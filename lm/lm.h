@@ -126,6 +126,8 @@ struct sl_request {
     void (*on_done)(void *context, const struct sl_answer *answer); // exactly once for every accepted request
 };
 
+// Weights, config and tokenizer stay the caller's and open while the engine lives. Without a tokenizer (NULL, for
+// measuring) answers have ids only, and no grammar.
 int sl_engine_create(struct sl_device *device, struct sl_weights *weights, const struct sl_model_config *config,
                      const struct sl_tokenizer *tokenizer, const struct sl_engine_options *options,
                      struct sl_engine **out, struct sl_error *error);

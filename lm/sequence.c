@@ -28,6 +28,10 @@ int sl_vocabulary_init(struct sl_vocabulary *vocabulary, const struct sl_tokeniz
     for (int i = 0; i < config->generation.eos_count; i++) {
         add_stop(v, config->generation.eos[i]);
     }
+    v->think = v->think_end = -1;
+    if (!tokenizer) {
+        return SL_OK;
+    }
     add_stop(v, sl_tokenizer_added(tokenizer, "<|im_end|>"));
     add_stop(v, sl_tokenizer_added(tokenizer, "<|endoftext|>"));
     v->think = sl_tokenizer_added(tokenizer, "<think>");
@@ -46,8 +50,12 @@ static int least_answer(const struct sl_request *request)
     return request->grammar ? SL_GRAMMAR_MIN_TOKENS : 0;
 }
 
-int sl_ticket_check_answer(const struct sl_ticket *ticket, struct sl_error *error)
+int sl_ticket_check_answer(const struct sl_ticket *ticket, const struct sl_vocabulary *vocabulary,
+                           struct sl_error *error)
 {
+    if (ticket->request.grammar && !vocabulary->grammar) {
+        return sl_fail(error, SL_ERR_USAGE, "an engine without a tokenizer knows no grammar");
+    }
     int tokens = ticket->request.max_new_tokens, least = least_answer(&ticket->request) + 1;
     if (tokens < least) {
         return sl_fail(error, SL_ERR_USAGE, "an answer of at most %d tokens: it needs at least %d", tokens, least);
@@ -183,7 +191,7 @@ static int reserve_text(struct sl_sequence *s, size_t more)
 static int add_text(struct sl_sequence *s, const struct sl_vocabulary *v, int32_t id)
 {
     size_t size = 0;
-    const char *bytes = sl_tokenizer_bytes(v->tokenizer, id, &size);
+    const char *bytes = v->tokenizer ? sl_tokenizer_bytes(v->tokenizer, id, &size) : NULL;
     if (s->thinking || !bytes || sl_tokenizer_is_added(v->tokenizer, id)) {
         return 1;
     }

@@ -12,7 +12,7 @@
 
 // What the sequences of an engine have in common.
 struct sl_vocabulary {
-    const struct sl_tokenizer *tokenizer;
+    const struct sl_tokenizer *tokenizer; // NULL: ids only
     int32_t stop[SL_MAX_EOS + 2];
     int stop_count;
     int32_t think, think_end; // -1: the model does not think
@@ -62,7 +62,8 @@ int sl_vocabulary_init(struct sl_vocabulary *vocabulary, const struct sl_tokeniz
 void sl_vocabulary_finish(struct sl_vocabulary *vocabulary);
 
 // Could the answer be given within the request's limits? SL_ERR_USAGE.
-int sl_ticket_check_answer(const struct sl_ticket *ticket, struct sl_error *error);
+int sl_ticket_check_answer(const struct sl_ticket *ticket, const struct sl_vocabulary *vocabulary,
+                           struct sl_error *error);
 
 // Begins with the request that lies in `ticket`. The KV sequence is the caller's to start. Memory stays from request to
 // request and grows to the longest answer. Errors: SL_ERR_MEMORY.

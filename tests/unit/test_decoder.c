@@ -84,7 +84,8 @@ static void make_cache(struct rig *rig, int page_tokens)
     check(sl_kv_create(rig->device, &shape, &rig->kv, &error), &error);
 }
 
-static struct rig *open_rig(const char *name, const char *device, enum sl_dtype compute, const char *config_file)
+static struct rig *open_rig_of(const char *name, const char *device, enum sl_dtype compute, const char *config_file,
+                               int layers)
 {
     struct rig *rig = calloc(1, sizeof *rig);
     struct sl_error error = {0};
@@ -97,12 +98,18 @@ static struct rig *open_rig(const char *name, const char *device, enum sl_dtype 
     rig->golden = golden_open(name, "text");
     snprintf(path, sizeof path, GOLDEN_DATA "%s/%s", name, config_file);
     check(sl_config_read_file(path, &rig->config, &error), &error);
+    rig->config.text.layers = layers ? layers : rig->config.text.layers;
     struct sl_decoder_limits limits = {MAX_ROWS, MAX_SEQUENCES, MAX_ROWS, 1024};
     check(sl_decoder_create(rig->device, rig->weights, &rig->config, compute, &limits, &rig->decoder, &error), &error);
     make_cache(rig, 16);
     read_segments(rig);
     rig->logits = malloc(sizeof(float) * MAX_ROWS * (size_t)rig->config.text.vocab);
     return rig;
+}
+
+static struct rig *open_rig(const char *name, const char *device, enum sl_dtype compute, const char *config_file)
+{
+    return open_rig_of(name, device, compute, config_file, 0);
 }
 
 static void close_rig(struct rig *rig)
@@ -371,6 +378,36 @@ static void takes_prompts_in_any_chunks_and_pages(void **state)
     close_rig(rig);
 }
 
+// Wanting fewer logits changes none of them, be the last layer one with DeepStack features or not.
+static void gives_the_logits_asked_for(void **state)
+{
+    (void)state;
+    for (int layers = 3; layers <= 4; layers++) {
+        struct rig *rig = open_rig_of("b", "cpu", SL_F32, "config.json", layers);
+        struct sl_kv_sequence first = start(rig), second = start(rig);
+        struct sl_step *step = sl_decoder_step(rig->decoder);
+        int64_t vocab = rig->config.text.vocab;
+        float *all = prefill(rig, &first, MAX_PROMPT);
+        struct sl_prompt_walk walk = begin_walk(rig);
+        begin_step(rig);
+        add_prompt_rows(rig, &walk, &second, 30);
+        step->logit_rows = 0;
+        run_step(rig);
+        begin_step(rig);
+        add_prompt_rows(rig, &walk, &second, MAX_PROMPT);
+        step->logit_rows = 2;
+        step->logit_row[0] = 11;
+        step->logit_row[1] = 42;
+        run_step(rig);
+        assert_true(relative_error(rig->logits, all + (30 + 11) * vocab, vocab) < 1e-5);
+        assert_true(relative_error(rig->logits + vocab, all + (30 + 42) * vocab, vocab) < 1e-5);
+        sl_kv_finish(&first);
+        sl_kv_finish(&second);
+        free(all);
+        close_rig(rig);
+    }
+}
+
 // Three sequences in one step, each somewhere else: at the prompt's start, in the middle of it, and decoding.
 static void mixes_sequences_in_one_step(void **state)
 {
@@ -472,6 +509,7 @@ int main(void)
         cmocka_unit_test(errs_in_bf16_no_more_than_the_reference_does),
         cmocka_unit_test(stretches_positions_by_yarn),
         cmocka_unit_test(takes_prompts_in_any_chunks_and_pages),
+        cmocka_unit_test(gives_the_logits_asked_for),
         cmocka_unit_test(mixes_sequences_in_one_step),
         cmocka_unit_test(forks_without_touching_the_parent),
         cmocka_unit_test(names_a_tensor_of_another_shape),

@@ -385,6 +385,26 @@ static void bounds_thinking_and_keeps_it_out_of_the_text(void **state)
     close_model(&m);
 }
 
+static void answers_in_ids_without_a_tokenizer(void **state)
+{
+    (void)state;
+    struct model m = open_model("a", options_of(1));
+    struct sl_engine_options options = options_of(1);
+    struct sl_answer_grammar grammar = {.window_us = 10000000, .max_events = 2, .max_text_bytes = 20};
+    struct sl_error error = {0};
+    sl_engine_destroy(m.engine);
+    check(sl_engine_create(m.device, m.weights, &m.config, NULL, &options, &m.engine, &error), &error);
+    struct client *c = ask(0, 9, 1, 12);
+    submit(&m, c);
+    wait_for(c);
+    assert_int_equal(c->answer.generated_tokens, 12);
+    assert_int_equal(c->answer.size_bytes, 0);
+    c->request.grammar = &grammar;
+    assert_int_equal(sl_engine_submit(m.engine, &c->request, NULL, &error), SL_ERR_USAGE);
+    forget(c);
+    close_model(&m);
+}
+
 // ---- What must not change an answer
 
 static void run_all(struct sl_engine_options options, struct client **c, int n)
@@ -739,6 +759,7 @@ int main(void)
         cmocka_unit_test(streams_whole_characters),
         cmocka_unit_test(binds_answers_to_the_grammar),
         cmocka_unit_test(bounds_thinking_and_keeps_it_out_of_the_text),
+        cmocka_unit_test(answers_in_ids_without_a_tokenizer),
         cmocka_unit_test(answers_alike_alone_and_in_a_batch),
         cmocka_unit_test(shares_what_prompts_have_in_common),
         cmocka_unit_test(goes_by_priority_then_deadline),
