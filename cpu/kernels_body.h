@@ -131,18 +131,33 @@ INLINE void store_up_to(int bf16, void *p, int64_t i, int64_t count, vf v)
     }
 }
 
+// Adds each vector's upper half to its lower; the results alternate.
+INLINE vf fold(vf a, vf b)
+{
+    return ZIP_LOW(a, b) + ZIP_HIGH(a, b);
+}
+
 INLINE float add_lanes(vf v)
 {
-    float a[LANES];
-    store(a, v);
     UNROLL
     for (int half = LANES / 2; half > 0; half /= 2) {
-        UNROLL
-        for (int i = 0; i < half; i++) {
-            a[i] += a[i + half];
-        }
+        v = fold(v, v);
     }
-    return a[0];
+    return v[0];
+}
+
+// The sums of four vectors, each added in the order of add_lanes.
+INLINE void add_lanes_of_four(const vf v[4], float sum[4])
+{
+    vf all = fold(fold(v[0], v[2]), fold(v[1], v[3]));
+    UNROLL
+    for (int half = LANES / 8; half > 0; half /= 2) {
+        all = fold(all, all);
+    }
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        sum[i] = all[i * (LANES / 4)];
+    }
 }
 
 INLINE float max_lanes(vf v)
@@ -338,41 +353,61 @@ KERNEL void product(int bf16, int64_t n, const char *const *w, int64_t offset_by
     with[bf16][vectors - 1](n, w, offset_bytes, step_bytes, panel, steps, c, ldc, accumulate);
 }
 
-// `rows` rows of w against m rows of x: constants both, small enough for the registers.
-INLINE void dot_tile(int bf16, int rows, int m, const char *const *w, const char *x, int64_t x_stride_bytes, int64_t k,
-                     float *c, int64_t ldc)
+// One vector's worth of the inner dimension, or its last `floats`, of `rows` rows of w against m rows of x.
+INLINE void dot_step(int bf16, int rows, int m, const char *const *w, const char *x, int64_t x_stride_bytes, int64_t b,
+                     int64_t floats, vf sum[4][CPU_DOTS])
 {
-    vf sum[CPU_DOTS][CPU_DOTS];
+    vf a[4];
     UNROLL
     for (int r = 0; r < rows; r++) {
+        a[r] = load_up_to(0, w[r] + b, 0, floats);
+    }
+    UNROLL
+    for (int j = 0; j < m; j++) {
+        vf xj = load_up_to(0, x + j * x_stride_bytes + b, 0, floats);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            sum[r][j] = bf16 ? DOT(sum[r][j], a[r], xj) : FMA(a[r], xj, sum[r][j]);
+        }
+    }
+}
+
+// rows <= 4 and m are constants, small enough for the registers. The rows that come `next` are fetched on the way: the
+// hardware foresees no farther than the end of a page.
+INLINE void dot_tile(int bf16, int rows, int m, const char *const *w, const char *const *next, const char *x,
+                     int64_t x_stride_bytes, int64_t k, float *c, int64_t ldc)
+{
+    const char *row[4];
+    vf sum[4][CPU_DOTS];
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        row[r] = w[r];
         UNROLL
         for (int j = 0; j < m; j++) {
             sum[r][j] = (vf){0};
         }
     }
     int64_t bytes = k * (bf16 ? 2 : 4), whole = bytes - bytes % (4 * LANES);
-    for (int64_t b = 0; b < bytes; b += 4 * LANES) {
-        int64_t floats = b < whole ? LANES : (bytes - b) / 4;
-        vf a[CPU_DOTS];
+    for (int64_t b = 0; b < whole; b += 4 * LANES) {
         UNROLL
         for (int r = 0; r < rows; r++) {
-            a[r] = load_up_to(0, w[r] + b, 0, floats);
+            __builtin_prefetch(next[r] + b);
         }
-        UNROLL
-        for (int j = 0; j < m; j++) {
-            vf xj = load_up_to(0, x + j * x_stride_bytes + b, 0, floats);
-            UNROLL
-            for (int r = 0; r < rows; r++) {
-                sum[r][j] = bf16 ? DOT(sum[r][j], a[r], xj) : FMA(a[r], xj, sum[r][j]);
-            }
-        }
+        dot_step(bf16, rows, m, row, x, x_stride_bytes, b, LANES, sum);
+    }
+    if (whole < bytes) {
+        dot_step(bf16, rows, m, row, x, x_stride_bytes, whole, (bytes - whole) / 4, sum);
     }
     UNROLL
     for (int j = 0; j < m; j++) {
+        vf tile_sums[4] = {{0}};
+        float sums[4];
         UNROLL
         for (int r = 0; r < rows; r++) {
-            c[j * ldc + r] = add_lanes(sum[r][j]);
+            tile_sums[r] = sum[r][j];
         }
+        add_lanes_of_four(tile_sums, sums);
+        memcpy(c + j * ldc, sums, (size_t)rows * sizeof *c);
     }
 }
 
@@ -382,10 +417,11 @@ INLINE void dot_tile(int bf16, int rows, int m, const char *const *w, const char
     {                                                                                                                  \
         int64_t i = 0;                                                                                                 \
         for (; i + tile_rows <= n; i += tile_rows) {                                                                   \
-            dot_tile(bf16, tile_rows, m, w + i, x, x_stride, k, c + i, ldc);                                           \
+            const char *const *next = i + 2 * tile_rows <= n ? w + i + tile_rows : w + i;                              \
+            dot_tile(bf16, tile_rows, m, w + i, next, x, x_stride, k, c + i, ldc);                                     \
         }                                                                                                              \
         for (; i < n; i++) {                                                                                           \
-            dot_tile(bf16, 1, m, w + i, x, x_stride, k, c + i, ldc);                                                   \
+            dot_tile(bf16, 1, m, w + i, w + i, x, x_stride, k, c + i, ldc);                                            \
         }                                                                                                              \
     }                                                                                                                  \
     KERNEL void dots_f32_##m(int64_t n, const char *const *w, const void *x, int64_t x_stride, int64_t k, float *c,    \
@@ -403,10 +439,10 @@ DEFINE_DOTS(1, 4)
 DEFINE_DOTS(2, 4)
 DEFINE_DOTS(3, 4)
 DEFINE_DOTS(4, 4)
-DEFINE_DOTS(5, 2)
-DEFINE_DOTS(6, 2)
-DEFINE_DOTS(7, 2)
-DEFINE_DOTS(8, 2)
+DEFINE_DOTS(5, 4)
+DEFINE_DOTS(6, 4)
+DEFINE_DOTS(7, 3)
+DEFINE_DOTS(8, 3)
 
 KERNEL void dots(int bf16, int64_t n, const char *const *w, const void *x, int64_t x_stride_bytes, int m, int64_t k,
                  float *c, int64_t ldc)

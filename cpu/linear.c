@@ -258,7 +258,7 @@ static void multiply(struct sl_stream *stream, const struct sl_linear *linear, c
     if (!product.x || product.rows == 0) {
         return;
     }
-    if (product.rows <= CPU_DOTS) {
+    if (product.rows <= CPU_FEW) {
         cpu_product_few(stream, &product);
     } else {
         cpu_product_many(stream, &product);

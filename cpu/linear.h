@@ -21,6 +21,8 @@ struct sl_linear {
     struct cpu_linear_part part[];
 };
 
+enum { CPU_FEW = 32 };
+
 // Everything about one product.
 struct cpu_product {
     const struct sl_linear *linear;
@@ -36,7 +38,7 @@ struct cpu_product {
 // Addresses of w's rows [first, first + count).
 void cpu_linear_rows(const struct sl_linear *linear, int64_t first, int64_t count, const char **row);
 
-void cpu_product_few(struct sl_stream *stream, const struct cpu_product *product);  // few.c: up to CPU_DOTS rows
+void cpu_product_few(struct sl_stream *stream, const struct cpu_product *product);  // few.c: up to CPU_FEW rows
 void cpu_product_many(struct sl_stream *stream, const struct cpu_product *product); // many.c
 
 #endif
