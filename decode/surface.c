@@ -5,7 +5,6 @@
 
 #include <libavcodec/avcodec.h>
 #include <libavutil/pixdesc.h>
-#include <libavutil/version.h>
 
 // Formats to convert to: the nearest is chosen by FFmpeg, which knows what each conversion would lose.
 static const enum AVPixelFormat canonical[] = {
@@ -221,7 +220,7 @@ void sl_surface_rotation(const AVStream *stream, const AVFrame *picture, int *ro
 
 static int is_interlaced(const AVFrame *picture, int *bottom_first)
 {
-#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(58, 7, 100)
+#ifdef AV_FRAME_FLAG_INTERLACED // FFmpeg 6.1
     *bottom_first = (picture->flags & AV_FRAME_FLAG_TOP_FIELD_FIRST) == 0;
     return (picture->flags & AV_FRAME_FLAG_INTERLACED) != 0;
 #else

@@ -15,7 +15,6 @@
 #include <libavformat/avformat.h>
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
-#include <libavutil/version.h>
 
 enum { COLUMNS = 6, ROWS = 4, SOUND_RATE = 8000 };
 
@@ -130,7 +129,7 @@ static void set_fields(const struct clip *clip, AVFrame *frame)
     if (clip->interlaced == 0) {
         return;
     }
-#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(58, 7, 100)
+#ifdef AV_FRAME_FLAG_INTERLACED // FFmpeg 6.1
     frame->flags |= AV_FRAME_FLAG_INTERLACED | (clip->interlaced == 1 ? AV_FRAME_FLAG_TOP_FIELD_FIRST : 0);
 #else
     frame->interlaced_frame = 1;
