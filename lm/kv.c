@@ -183,10 +183,11 @@ void sl_kv_finish(struct sl_kv_sequence *sequence)
     if (!kv) {
         return;
     }
-    for (int64_t i = 0; i < sequence->page_count; i++)
+    for (int64_t i = 0; i < sequence->page_count; i++) {
         if (--kv->references[sequence->page[i]] == 0) {
             kv->free_page[kv->free_pages++] = sequence->page[i];
         }
+    }
     kv->promised -= sequence->capacity - sequence->page_count;
     kv->free_slot[kv->free_slot_count++] = sequence->slot;
     *sequence = (struct sl_kv_sequence){0};
