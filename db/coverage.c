@@ -84,17 +84,18 @@ static void sweep(struct edges *edges)
     edges->count = kept;
 }
 
-// The newest thing that speaks of this moment. The caller gives *row back.
+// Why it is so at the span's start. The caller gives *row back.
 static int read_cause(struct sl_db *db, const struct sl_db_span *span, int64_t task, sqlite3_stmt **row,
                       struct sl_error *e)
 {
     const char *sql = span->seen == SL_DB_OUTAGE
                           ? "SELECT cause FROM hole JOIN answer ON answer.window = hole.window"
                             " WHERE segment = ?1 AND task = ?2 AND answer.end_us > ?3 AND answer.start_us <= ?3"
-                            " AND hole.start_us <= ?3 AND hole.end_us > ?3 AND ?4 = 4 LIMIT 1"
+                            " AND hole.start_us <= ?3 AND hole.end_us > ?3 AND ?4 = 4"
+                            " ORDER BY answer.end_us LIMIT 1"
                           : "SELECT cause FROM window WHERE segment = ?1 AND task = ?2 AND end_us > ?3"
                             " AND start_us <= ?3 AND state = CASE ?4 WHEN 2 THEN 'failed' ELSE 'dropped' END"
-                            " ORDER BY id DESC LIMIT 1";
+                            " ORDER BY end_us LIMIT 1"; // without gaps the first that is looked at
     int status = store_prepare(
         db, row, sql, BIND(bind_int(span->segment), bind_int(task), bind_int(span->start_us), bind_int(span->seen)), e);
     return status == SL_OK ? store_step(db, *row, e) : status;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is the file whole, and does what is derived in it follow from the rest? And how much there is.
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "db/derive.h"
 #include "db/store.h"
@@ -36,18 +38,6 @@ static const char *const checks[] = {
     "PRAGMA integrity_check(20)",
     "SELECT 'row ' || rowid || ' of ' || \"table\" || ' refers to a row of ' || parent || ' that is not there'"
     " FROM pragma_foreign_key_check LIMIT 20",
-    "SELECT 'answers ' || a.id || ' and ' || b.id || ' overlap' FROM answer a JOIN answer b ON b.segment = a.segment"
-    " AND b.task = a.task AND b.end_us > a.start_us AND b.start_us < a.end_us AND b.id > a.id LIMIT 20",
-    "SELECT 'answer ' || answer.id || ' is not of the newest done window there' FROM answer JOIN window"
-    " ON window.segment = answer.segment AND window.task = answer.task AND window.state = 'done'"
-    " AND window.end_us > answer.start_us AND window.start_us < answer.end_us AND window.id > answer.window LIMIT 20",
-    "SELECT 'answer ' || answer.id || ' reaches beyond its window, or that is not done' FROM answer JOIN window"
-    " ON window.id = answer.window WHERE window.state <> 'done' OR answer.start_us < window.start_us"
-    " OR answer.end_us > window.end_us OR window.segment <> answer.segment OR window.task <> answer.task LIMIT 20",
-    "SELECT 'done window ' || window.id || ' is not answered for everywhere' FROM window WHERE state = 'done'"
-    " AND end_us - start_us > (SELECT total(min(answer.end_us, window.end_us) - max(answer.start_us, window.start_us))"
-    " FROM answer WHERE answer.segment = window.segment AND answer.task = window.task"
-    " AND answer.end_us > window.start_us AND answer.start_us < window.end_us) LIMIT 20",
     "SELECT 'piece ' || piece.id || ' reaches beyond its window' FROM piece JOIN window ON window.id = piece.window"
     " WHERE piece.start_us < window.start_us OR piece.end_us > window.end_us LIMIT 20",
 };
@@ -79,24 +69,124 @@ static int check_words(struct sl_db *db, struct report *report, struct sl_error 
     return status;
 }
 
+// Which window answers where, laid out anew from the done windows.
+struct layer {
+    int64_t window, start_us, end_us;
+};
+struct layers { // in the order of time, without overlaps
+    struct layer *items;
+    size_t count, room;
+};
+
+// Lays a newer window over the others: what it covers of them goes, what sticks out stays.
+static int lay(struct layers *layers, struct layer top, struct sl_error *e)
+{
+    if (layers->count + 2 > layers->room) {
+        size_t room = layers->room * 2 + 64;
+        struct layer *larger = realloc(layers->items, room * sizeof *larger);
+        if (!larger)
+            return sl_fail(e, SL_ERR_MEMORY, "verifying: out of memory");
+        layers->items = larger;
+        layers->room = room;
+    }
+    size_t from = layers->count, to;
+    while (from > 0 && layers->items[from - 1].end_us > top.start_us)
+        from--;
+    for (to = from; to < layers->count && layers->items[to].start_us < top.end_us;)
+        to++;
+    struct layer put[3];
+    size_t puts = 0;
+    if (from < to && layers->items[from].start_us < top.start_us)
+        put[puts++] = (struct layer){layers->items[from].window, layers->items[from].start_us, top.start_us};
+    put[puts++] = top;
+    if (from < to && layers->items[to - 1].end_us > top.end_us)
+        put[puts++] = (struct layer){layers->items[to - 1].window, top.end_us, layers->items[to - 1].end_us};
+    memmove(layers->items + from + puts, layers->items + to, (layers->count - to) * sizeof *put);
+    memcpy(layers->items + from, put, puts * sizeof *put);
+    layers->count = layers->count - (to - from) + puts;
+    return SL_OK;
+}
+
+static struct layer layer_of(sqlite3_stmt *row)
+{
+    return (struct layer){sqlite3_column_int64(row, 0), sqlite3_column_int64(row, 1), sqlite3_column_int64(row, 2)};
+}
+
+static int lay_windows(struct sl_db *db, int64_t segment, int64_t task, struct layers *layers, struct sl_error *e)
+{
+    sqlite3_stmt *row;
+    int status = store_prepare(db, &row,
+                               "SELECT id, start_us, end_us FROM window WHERE segment = ?1 AND task = ?2"
+                               " AND state = 'done' ORDER BY id",
+                               BIND(bind_int(segment), bind_int(task)), e);
+    if (status != SL_OK)
+        return status;
+    while ((status = store_step(db, row, e)) > 0 && (status = lay(layers, layer_of(row), e)) == SL_OK)
+        ;
+    store_done(db, row);
+    return status;
+}
+
+// 1 if the index has the same layers.
+static int has_layers(struct sl_db *db, int64_t segment, int64_t task, const struct layers *layers, struct sl_error *e)
+{
+    sqlite3_stmt *row;
+    size_t count = 0;
+    int same = 1;
+    int status = store_prepare(db, &row,
+                               "SELECT window, start_us, end_us FROM answer WHERE segment = ?1 AND task = ?2"
+                               " ORDER BY end_us, start_us",
+                               BIND(bind_int(segment), bind_int(task)), e);
+    if (status != SL_OK)
+        return status;
+    while (same && (status = store_step(db, row, e)) > 0) {
+        struct layer layer = layer_of(row);
+        same = count < layers->count && memcmp(&layer, &layers->items[count], sizeof layer) == 0;
+        count++;
+    }
+    store_done(db, row);
+    return status < 0 ? status : same && count == layers->count;
+}
+
+static void say_of(struct report *report, int64_t segment, int64_t task, const char *what)
+{
+    char line[160];
+    snprintf(line, sizeof line, "segment %lld, task %lld: %s", (long long)segment, (long long)task, what);
+    say(report, line);
+}
+
+static int check_segment(struct sl_db *db, int64_t segment, int64_t task, struct report *report, struct sl_error *e)
+{
+    struct layers layers = {0};
+    int64_t differences = 0;
+    int status = lay_windows(db, segment, task, &layers, e);
+    int same = status == SL_OK ? has_layers(db, segment, task, &layers, e) : status;
+    free(layers.items);
+    if (same < 0)
+        return same;
+    if (!same)
+        say_of(report, segment, task, "the answers do not follow from the windows");
+    status = derive_compare(db, segment, task, &differences, e);
+    char what[80];
+    snprintf(what, sizeof what, "%lld differences between events and pieces", (long long)differences);
+    if (differences)
+        say_of(report, segment, task, what);
+    return status;
+}
+
 static int check_derivation(struct sl_db *db, struct report *report, struct sl_error *e)
 {
     sqlite3_stmt *row;
-    int status = store_prepare(
-        db, &row, "SELECT DISTINCT segment, task FROM answer UNION SELECT DISTINCT segment, task FROM event", NULL, e);
+    int status =
+        store_prepare(db, &row,
+                      "SELECT DISTINCT segment, task FROM window UNION SELECT DISTINCT segment, task FROM answer"
+                      " UNION SELECT DISTINCT segment, task FROM event",
+                      NULL, e);
     if (status != SL_OK)
         return status;
-    while (!report->stopped && (status = store_step(db, row, e)) > 0) {
-        int64_t segment = sqlite3_column_int64(row, 0), task = sqlite3_column_int64(row, 1), differences = 0;
-        status = derive_compare(db, segment, task, &differences, e);
-        if (status != SL_OK)
-            break;
-        char line[128];
-        snprintf(line, sizeof line, "segment %lld, task %lld: %lld differences between events and pieces",
-                 (long long)segment, (long long)task, (long long)differences);
-        if (differences)
-            say(report, line);
-    }
+    while (!report->stopped && (status = store_step(db, row, e)) > 0 &&
+           (status = check_segment(db, sqlite3_column_int64(row, 0), sqlite3_column_int64(row, 1), report, e)) == SL_OK)
+        ;
     store_done(db, row);
     return status < 0 ? status : SL_OK;
 }
