@@ -33,6 +33,7 @@ int32_t sl_tokenizer_size(const struct sl_tokenizer *tokenizer); // highest id +
 // ---- Prompt
 
 // Gives the visual features of a clip while prefill advances. Called on the engine's thread; enqueues on `stream`.
+// Its tokens stay the same while any request that names it is unanswered: requests over one clip share their prefill.
 struct sl_visual {
     void *context;
     // Tokens [first, first + count) of the clip, groups one after another.
