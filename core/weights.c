@@ -216,8 +216,8 @@ static int compare_begins(const void *a, const void *b)
 // The shard's entries, which begin at `first`, cover its data without hole or overlap.
 static int check_coverage(struct sl_weights *weights, size_t first, const struct shard *shard, struct sl_error *error)
 {
-    struct entry *entries = weights->entries + first;
     size_t count = weights->entry_count - first;
+    struct entry *entries = count > 0 ? weights->entries + first : NULL;
     int64_t covered = 0, data_bytes = shard->size - shard->data_start;
     if (count > 0) {
         qsort(entries, count, sizeof *entries, compare_begins);
