@@ -351,7 +351,8 @@ int64_t sl_input_media_us(const struct sl_input *input, int64_t pts)
 int64_t sl_input_length_us(const struct sl_input *input, int64_t ticks)
 {
     AVRational base = input->stream->time_base;
-    if (ticks <= 0 || (double)ticks * base.num / base.den > 1e12) {
+    const double one_day = 24 * 3600;
+    if (ticks <= 0 || (double)ticks * base.num / base.den > one_day) {
         return 0;
     }
     return av_rescale_q(ticks, base, AV_TIME_BASE_Q);

@@ -53,7 +53,7 @@ int sl_input_seek(struct sl_input *input, int64_t media_us);
 // Media time of a PTS of the video stream; SL_NO_TIME for AV_NOPTS_VALUE and for times beyond 100,000 years.
 int64_t sl_input_media_us(const struct sl_input *input, int64_t pts);
 
-// A length in ticks of the video stream, 0 if unknown.
+// A length in ticks of the video stream; 0 if unknown, or longer than a day, which no picture is shown for.
 int64_t sl_input_length_us(const struct sl_input *input, int64_t ticks);
 
 // The stated length of the media, from media time 0; SL_NO_TIME if unknown.

@@ -1,10 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-//
-// How losses are found. Every packet with a time is expected to become a picture with that time. Pictures come out in
-// the order of their times, so when one comes, all earlier expectations that are still open are lost. Some packets
-// never become pictures by design (hidden reference pictures, second fields), so an open expectation counts as a loss
-// only for a while after the demuxer or the decoder reported a fault. Reports alone would not do: with threads and
-// reordered pictures they arrive long after the packet they are about.
 #include "decode/pictures.h"
 
 #include <libavutil/version.h>
@@ -15,9 +9,6 @@
 #define NO_PICTURES    "no pictures in the stream"
 #define ENDS_EARLY     "file ends early"
 #define READ_ERROR     "read error"
-
-// A fault is at most this many pictures away from the report of it.
-#define SUSPICION_PICTURES 64
 
 // A stream of a broadcast or camera container that shows nothing for this long was interrupted. Elsewhere pictures may
 // be held for any time.
@@ -78,39 +69,25 @@ void sl_pictures_reset(struct sl_pictures *pictures)
     avcodec_flush_buffers(pictures->codec);
     av_packet_unref(pictures->packet);
     pictures->has_packet = 0;
-    pictures->draining = 0;
-    pictures->pending_count = 0;
+    pictures->losses = (struct sl_losses){0};
     pictures->seen_key = 0;
     pictures->was_repositioned = 1;
     av_frame_unref(pictures->doubtful);
     av_frame_unref(pictures->queued);
     pictures->has_doubtful = 0;
     pictures->has_queued = 0;
-    pictures->suspicion = 0;
     pictures->has_last = 0;
     pictures->step_us = 0;
     pictures->backward_us = SL_NO_TIME;
 }
 
-static void suspect(struct sl_pictures *pictures, const char *cause)
-{
-    pictures->suspicion = SUSPICION_PICTURES;
-    pictures->cause = cause;
-}
-
-// The decoder reported a fault. Unless it runs ahead in frame threads, it is about the packet sent last, whose picture
-// may come nevertheless.
 static void decoder_failed(struct sl_pictures *pictures)
 {
-    suspect(pictures, DECODE_ERROR);
+    // In frame threads the decoder runs ahead of its reports.
     if ((pictures->codec->active_thread_type & FF_THREAD_FRAME) != 0) {
-        return;
-    }
-    for (int i = 0; i < pictures->pending_count; i++) {
-        struct pending_picture *entry = &pictures->pending[i];
-        if (entry->pts_us == pictures->sent_us && entry->damage == NULL) {
-            entry->damage = DECODE_ERROR;
-        }
+        sl_losses_suspect(&pictures->losses, DECODE_ERROR);
+    } else {
+        sl_losses_blame(&pictures->losses, DECODE_ERROR);
     }
 }
 
@@ -128,48 +105,11 @@ static void expect_picture(struct sl_pictures *pictures, const AVPacket *packet)
     pictures->seen_key |= (packet->flags & AV_PKT_FLAG_KEY) != 0;
     const char *damage = known_damage(pictures, packet);
     if (damage != NULL) {
-        suspect(pictures, damage);
+        sl_losses_suspect(&pictures->losses, damage);
     }
-    int64_t pts_us = sl_input_media_us(pictures->input, packet->pts);
-    pictures->sent_us = pts_us;
-    if (pts_us == SL_NO_TIME || (packet->flags & AV_PKT_FLAG_DISCARD) != 0 ||
-        pictures->pending_count == SL_PENDING_MAX) {
-        return;
-    }
-    pictures->pending[pictures->pending_count++] = (struct pending_picture){pts_us, damage};
-}
-
-// Closes all expectations up to `raw_us`. Returns the first one lost after `after_us`, or SL_NO_TIME; *damage tells
-// what was known about the packet of this very time.
-static int64_t settle(struct sl_pictures *pictures, int64_t after_us, int64_t raw_us, const char **damage)
-{
-    int64_t first_lost_us = SL_NO_TIME;
-    int kept = 0;
-    *damage = NULL;
-    for (int i = 0; i < pictures->pending_count; i++) {
-        struct pending_picture *entry = &pictures->pending[i];
-        if (entry->pts_us > raw_us) {
-            pictures->pending[kept++] = *entry;
-        } else if (entry->pts_us == raw_us) {
-            *damage = entry->damage;
-        } else if (entry->pts_us > after_us && (first_lost_us == SL_NO_TIME || entry->pts_us < first_lost_us)) {
-            first_lost_us = entry->pts_us;
-        }
-    }
-    pictures->pending_count = kept;
-    return first_lost_us;
-}
-
-// The picture of this time came, and is left out.
-static void forget(struct sl_pictures *pictures, int64_t raw_us)
-{
-    int kept = 0;
-    for (int i = 0; i < pictures->pending_count; i++) {
-        if (pictures->pending[i].pts_us != raw_us) {
-            pictures->pending[kept++] = pictures->pending[i];
-        }
-    }
-    pictures->pending_count = kept;
+    int is_shown = (packet->flags & AV_PKT_FLAG_DISCARD) == 0; // else an edit list cuts it away
+    int64_t pts_us = is_shown ? sl_input_media_us(pictures->input, packet->pts) : SL_NO_TIME;
+    sl_losses_expect(&pictures->losses, pts_us, damage);
 }
 
 static int64_t stated_ticks(const AVFrame *frame)
@@ -207,7 +147,7 @@ static int clock_restarted(struct sl_pictures *pictures, int64_t raw_us)
                   "the stream's clock goes back by %.3f s at %.3f s: later times count on from there",
                   (double)step_us / 1e6, (double)pictures->last_end_us / 1e6);
     pictures->step_us += step_us;
-    pictures->pending_count = 0;
+    pictures->losses.count = 0;
     return 1;
 }
 
@@ -217,8 +157,8 @@ static void leave_out_undated(struct sl_pictures *pictures, int64_t raw_us)
     pictures->counts->undated++;
     sl_input_note(pictures->input, SL_NOTE_UNDATED, "a picture after %.3f s has no usable time and is left out",
                   (double)after_us / 1e6);
-    forget(pictures, raw_us);
-    suspect(pictures, DECODE_ERROR);
+    sl_losses_forget(&pictures->losses, raw_us);
+    sl_losses_suspect(&pictures->losses, DECODE_ERROR);
 }
 
 // The media time of a picture on a clock that only goes forward, or SL_NO_TIME if the picture is to be left out.
@@ -241,7 +181,7 @@ static int64_t date_frame(struct sl_pictures *pictures, const AVFrame *frame, in
     }
     pictures->backward_us = *raw_us;
     pictures->counts->backward++;
-    forget(pictures, *raw_us);
+    sl_losses_forget(&pictures->losses, *raw_us);
     sl_input_note(pictures->input, SL_NOTE_BACKWARD, "a picture's time goes back from %.3f s to %.3f s: it is left out",
                   (double)pictures->last_us / 1e6, (double)pts_us / 1e6);
     return SL_NO_TIME;
@@ -254,7 +194,7 @@ static void record_losses(struct sl_pictures *pictures, const AVFrame *frame, in
     int64_t step_us = pictures->step_us;
     const char *damage = NULL;
     int64_t after_us = pictures->has_last ? pictures->last_us - step_us : INT64_MIN;
-    int64_t lost_us = settle(pictures, after_us, raw_us, &damage);
+    int64_t lost_us = sl_losses_settle(&pictures->losses, after_us, raw_us, &damage);
     if (!pictures->has_last) {
         if (lost_us != SL_NO_TIME && !pictures->was_repositioned) {
             sl_holes_add(pictures->holes, lost_us + step_us, now->pts_us, NO_KEY_PICTURE);
@@ -264,8 +204,8 @@ static void record_losses(struct sl_pictures *pictures, const AVFrame *frame, in
     } else if (now->pts_us - pictures->last_end_us >= STREAM_GAP_US &&
                (pictures->input->format->iformat->flags & AVFMT_TS_DISCONT) != 0) {
         sl_holes_add(pictures->holes, pictures->last_end_us, now->pts_us, NO_PICTURES);
-    } else if (lost_us != SL_NO_TIME && pictures->suspicion > 0) {
-        sl_holes_add(pictures->holes, lost_us + step_us, now->pts_us, pictures->cause);
+    } else if (lost_us != SL_NO_TIME && pictures->losses.suspicion > 0) {
+        sl_holes_add(pictures->holes, lost_us + step_us, now->pts_us, pictures->losses.cause);
     }
     if (damage == NULL && (frame->decode_error_flags != 0 || (frame->flags & AV_FRAME_FLAG_CORRUPT) != 0)) {
         damage = DECODE_ERROR;
@@ -275,7 +215,7 @@ static void record_losses(struct sl_pictures *pictures, const AVFrame *frame, in
         sl_holes_add(pictures->holes, now->pts_us, now->end_us, damage);
     }
     pictures->last_damage = damage;
-    pictures->suspicion -= pictures->suspicion > 0;
+    pictures->losses.suspicion -= pictures->losses.suspicion > 0;
 }
 
 // 1 if the picture in `picture->frame` is to be handed out; its times are then filled in.
@@ -300,20 +240,21 @@ static int accept_frame(struct sl_pictures *pictures, struct sl_picture *picture
 // After the last picture: what the decoder never gave back, and what the container promised.
 static void record_tail(struct sl_pictures *pictures)
 {
+    const struct sl_losses *losses = &pictures->losses;
     int64_t end_us = pictures->has_last ? pictures->last_end_us : 0;
     int64_t lost_end_us = end_us;
-    for (int i = 0; i < pictures->pending_count && pictures->suspicion > 0; i++) {
-        int64_t pts_us = pictures->pending[i].pts_us + pictures->step_us;
+    for (int i = 0; i < losses->count && losses->suspicion > 0; i++) {
+        int64_t pts_us = losses->expected[i].pts_us + pictures->step_us;
         if (pts_us >= lost_end_us && pts_us - lost_end_us < DOUBT_US) {
             lost_end_us = pts_us + length_us(pictures, 0);
         }
     }
-    sl_holes_add(pictures->holes, end_us, lost_end_us, pictures->cause);
+    sl_holes_add(pictures->holes, end_us, lost_end_us, losses->cause);
     int64_t stated_us = pictures->step_us == 0 ? sl_input_stated_end_us(pictures->input) : SL_NO_TIME;
     if (stated_us == SL_NO_TIME || stated_us <= pictures->last_us) {
         return;
     }
-    int is_damaged = pictures->suspicion > 0 || pictures->input->read_error;
+    int is_damaged = losses->suspicion > 0 || pictures->input->read_error;
     if (stated_us - end_us > (is_damaged ? length_us(pictures, 0) / 2 : TAIL_SLACK_US)) {
         sl_holes_add(pictures->holes, lost_end_us, stated_us, pictures->input->read_error ? READ_ERROR : ENDS_EARLY);
     } else if (pictures->has_last) {
@@ -330,7 +271,6 @@ static int feed(struct sl_pictures *pictures, struct sl_error *error)
             return status;
         }
         if (status == SL_END) {
-            pictures->draining = 1;
             avcodec_send_packet(pictures->codec, NULL); // fails only when it was told before
             return SL_OK;
         }

@@ -6,10 +6,7 @@
 
 #include "decode/holes.h"
 #include "decode/input.h"
-
-// Times of packets that were sent and whose pictures have not come out yet: more than any decoder holds back
-// (16 frame threads and 16 reordered pictures).
-#define SL_PENDING_MAX 128
+#include "decode/losses.h"
 
 struct sl_picture {
     AVFrame *frame; // never NULL; blank before the first picture
@@ -24,24 +21,15 @@ struct sl_pictures {
     AVCodecContext *codec;
     AVPacket *packet;
     int has_packet; // `packet` waits to be sent
-    int draining;   // the decoder was told that no packet follows
+    struct sl_losses losses;
 
-    struct pending_picture {
-        int64_t pts_us;     // before any clock step
-        const char *damage; // what the picture will suffer from; NULL: nothing known
-    } pending[SL_PENDING_MAX];
-    int pending_count;
-    int64_t sent_us; // of the packet sent last, before any clock step
-
-    int seen_key;         // a key picture's packet came by
-    int was_repositioned; // after a seek: packets before the first key picture are dropped, pictures before it not
-                          // missed
+    int seen_key; // a key picture's packet came by
+    // After a seek packets before the first key picture are dropped, and pictures before it are not missed.
+    int was_repositioned;
 
     AVFrame *doubtful, *queued; // a picture far ahead of the one before, and the one after it that confirmed it
     int has_doubtful, has_queued;
 
-    int suspicion;     // pictures left during which missing ones are blamed on `cause`
-    const char *cause; // of the last fault
     int has_last;
     int64_t last_us, last_end_us; // of the last picture handed out
     const char *last_damage;      // what it suffers from, or NULL
