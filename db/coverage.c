@@ -70,6 +70,8 @@ static void sweep(struct edges *edges)
 {
     int covers[SL_DB_OUTAGE + 1] = {0};
     size_t kept = 0;
+    if (!edges->count)
+        return;
     qsort(edges->items, edges->count, sizeof *edges->items, by_time);
     for (size_t i = 0; i < edges->count;) {
         int64_t at_us = edges->items[i].at_us;

@@ -45,8 +45,8 @@ static const char *const checks[] = {
 // FTS5 can check itself only under the write lock, which would stop writers for as long as it takes. So: index the
 // events once more beside the file, and compare how many events and times each term has.
 static const char *const words_again[] = {
-    "CREATE VIRTUAL TABLE temp.again USING fts5 (text, content = '', columnsize = 0,"
-    " tokenize = 'porter unicode61 remove_diacritics 2')", // as in schema.sql
+    ("CREATE VIRTUAL TABLE temp.again USING fts5 (text, content = '', columnsize = 0,"
+     " tokenize = 'porter unicode61 remove_diacritics 2')"), // as in schema.sql
     "INSERT INTO temp.again (rowid, text) SELECT id, text FROM event_words",
     "CREATE VIRTUAL TABLE temp.terms USING fts5vocab (main, event_fts, row)",
     "CREATE VIRTUAL TABLE temp.terms_again USING fts5vocab (temp, again, row)",

@@ -316,8 +316,8 @@ static void put_chapter(struct sl_writer *w, const struct sl_db_event *event)
 static const char *const heads[] = {
     [SL_FORMAT_TABLE] = "",
     [SL_FORMAT_JSONL] = "",
-    [SL_FORMAT_CSV] = "id,source,start,end,start_us,end_us,wall_start,wall_end,text,confidence,revision,open,model,task"
-                      "\r\n",
+    [SL_FORMAT_CSV] = ("id,source,start,end,start_us,end_us,wall_start,wall_end,text,confidence,revision,open,model,"
+                       "task\r\n"),
     [SL_FORMAT_SRT] = "",
     [SL_FORMAT_VTT] = "WEBVTT\n\n",
     [SL_FORMAT_CHAPTERS] = ";FFMETADATA1\n",
