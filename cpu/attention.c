@@ -13,7 +13,7 @@
 #include "cpu/ragged.h"
 
 enum {
-    BLOCK = 128,    // keys taken at a time
+    BLOCK = 192,    // keys taken at a time
     HEAD_MAX = 512, // values of a head
 };
 
@@ -269,7 +269,8 @@ static void run_unit(const struct shape *shape, const struct unit *unit, struct 
 // What a unit is: sequence or group `b`, key head, and which of b's row blocks.
 typedef struct unit make_unit(const void *job, int b, int64_t head, int64_t block);
 
-// `rows_of[b]` rows each, all heads. Late blocks first: with causal attention they are the longest.
+// `rows[b]` rows each, all heads, one head after another: its keys stay in the cache. Late blocks first: with causal
+// attention they are the longest.
 static void run(struct sl_stream *stream, const struct shape *shape, int sequences, int64_t heads, const int64_t *rows,
                 int64_t work, make_unit *make, const void *job)
 {
@@ -286,8 +287,8 @@ static void run(struct sl_stream *stream, const struct shape *shape, int sequenc
         for (int b = 0; b < sequences; b++) {
             int64_t blocks = (rows[b] + shape->unit_rows - 1) / shape->unit_rows;
 #pragma omp for schedule(dynamic) nowait
-            for (int64_t i = blocks * heads - 1; i >= 0; i--) {
-                struct unit unit = make(job, b, i % heads, i / heads);
+            for (int64_t i = 0; i < blocks * heads; i++) {
+                struct unit unit = make(job, b, i / blocks, blocks - 1 - i % blocks);
                 run_unit(shape, &unit, &room);
             }
         }

@@ -17,6 +17,8 @@
 #define FMA(a, b, c) ((vf)_mm512_fmadd_ps(a, b, c))
 #define MAX(a, b)    ((vf)_mm512_max_ps(a, b))
 #define MIN(a, b)    ((vf)_mm512_min_ps(a, b))
+#define ROUND(x)     ((vf)_mm512_roundscale_ps(x, 0x08))
+#define SCALE(x, n)  ((vf)_mm512_scalef_ps(x, n))
 #define DOT(c, a, b) FMA(high_halves(a), high_halves(b), FMA(low_halves(a), low_halves(b), c))
 
 #include "cpu/kernels_body.h"

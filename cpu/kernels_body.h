@@ -4,6 +4,7 @@
 //   TARGET          function attribute         LANES            floats in a vector
 //   FMA(a, b, c)    a * b + c                  MAX(a, b), MIN(a, b)
 //   DOT(c, a, b)    c + products of the bf16 pairs of a and b
+//   ROUND(x), SCALE(x, n)  to the nearest integers; x * 2^n: both or neither
 //   ROWS_OF_TILE    rows of w in one register tile, for panels of 1 to 4 vectors; TILE_VECTORS: the widest that fits
 // No include guard and no OpenMP here: an outlined parallel region would lose the target attribute.
 #include <math.h>
@@ -190,24 +191,36 @@ INLINE void transpose(vf t[LANES])
 
 // --- functions ---
 
-// e^x to 2 ulp: 2^n * e^r with |r| <= ln(2)/2, Taylor to the 7th power. Below -87 it stays at e^-87: nothing, to a sum.
+// 2^x = 2^n * e^(r ln 2), |r| <= 1/2, by its Taylor series: `exact` to 2 ulp, otherwise to 5e-5, for what becomes bf16.
+INLINE vf exp2_lanes(vf x, int exact)
+{
+#ifdef SCALE
+    vf n = ROUND(x), r = x - n;
+#else
+    const float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    x = MIN(MAX(x, splat(-126.0f)), splat(127.0f));
+    vf shifted = x + magic, r = x - (shifted - magic);
+#endif
+    vf p = splat(0.00961812911f);
+    if (exact) {
+        p = splat(0.000154035304f);
+        p = FMA(p, r, splat(0.00133335581f));
+        p = FMA(p, r, splat(0.00961812911f));
+    }
+    p = FMA(p, r, splat(0.0555041087f));
+    p = FMA(p, r, splat(0.240226507f));
+    p = FMA(p, r, splat(0.693147181f));
+    p = FMA(p, r, splat(1.0f));
+#ifdef SCALE
+    return SCALE(p, n);
+#else
+    return (vf)((vi)p + ((vi)shifted << 23));
+#endif
+}
+
 INLINE vf exp_lanes(vf x)
 {
-    const float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer in the low bits
-    x = MIN(MAX(x, splat(-87.0f)), splat(88.0f));
-    vf shifted = FMA(x, splat(1.44269504f), splat(magic));
-    vf n = shifted - magic;
-    vf r = FMA(n, splat(-0.693145752f), x); // ln 2 in two parts, the first with few bits
-    r = FMA(n, splat(-1.42860677e-6f), r);
-    vf p = splat(1.0f / 5040);
-    p = FMA(p, r, splat(1.0f / 720));
-    p = FMA(p, r, splat(1.0f / 120));
-    p = FMA(p, r, splat(1.0f / 24));
-    p = FMA(p, r, splat(1.0f / 6));
-    p = FMA(p, r, splat(0.5f));
-    p = FMA(p, r, splat(1.0f));
-    p = FMA(p, r, splat(1.0f));
-    return (vf)((vi)p + ((vi)shifted << 23));
+    return exp2_lanes(x * 1.44269504f, 1);
 }
 
 INLINE vf silu(vf x)
@@ -520,10 +533,11 @@ KERNEL void finish_rows(const struct cpu_finish *finish, const float *c, const f
 
 // --- attention ---
 
+// One vector of queries. bf16 is a constant.
 INLINE void softmax_vector(float *s, int64_t n, int64_t width, const int32_t *limit, float scale, float *max,
                            float *sum, float *correction, int bf16, char *panel)
 {
-    vf old = load(max), top = old;
+    vf old = load(max), top = old, total = {0};
     vi last = {0};
     if (limit) {
         memcpy(&last, limit, sizeof last);
@@ -536,24 +550,25 @@ INLINE void softmax_vector(float *s, int64_t n, int64_t width, const int32_t *li
         }
         top = MAX(top, x);
     }
-    vf shift = top * -scale, total = {0};
-    for (int64_t i = 0; i < n; i += 2) {
-        vf a = exp_lanes(FMA(load(s + i * width), splat(scale), shift)), b = {0};
-        if (i + 1 < n) {
-            b = exp_lanes(FMA(load(s + (i + 1) * width), splat(scale), shift));
-        }
-        if (bf16) {
-            vu low = round_bf16(a), high = round_bf16(b) << 16;
-            store(panel + i / 2 * width * 4, (vf)(low | high));
-        } else {
-            store(panel + i * width * 4, a);
+    vf by = splat(scale * 1.44269504f), shift = -top * by;
+    if (bf16) {
+        for (int64_t i = 0; i < n; i += 2) {
+            vf a = exp2_lanes(FMA(load(s + i * width), by, shift), 0), b = {0};
             if (i + 1 < n) {
-                store(panel + (i + 1) * width * 4, b);
+                b = exp2_lanes(FMA(load(s + (i + 1) * width), by, shift), 0);
             }
+            vu low = ((vu)a + 0x8000u) >> 16, high = ((vu)b + 0x8000u) & 0xffff0000u;
+            store(panel + i / 2 * width * 4, (vf)(low | high));
+            total += a + b;
         }
-        total += a + b;
+    } else {
+        for (int64_t i = 0; i < n; i++) {
+            vf a = exp2_lanes(FMA(load(s + i * width), by, shift), 1);
+            store(panel + i * width * 4, a);
+            total += a;
+        }
     }
-    vf fix = exp_lanes((old - top) * scale);
+    vf fix = exp2_lanes((old - top) * by, 1);
     store(correction, fix);
     store(sum, FMA(load(sum), fix, total));
     store(max, top);
@@ -563,9 +578,14 @@ KERNEL void softmax_panel(float *s, int64_t n, int vectors, const int32_t *limit
                           float *correction, int bf16, void *panel)
 {
     for (int v = 0; v < vectors; v++) {
-        int64_t at = (int64_t)v * LANES;
-        softmax_vector(s + at, n, (int64_t)vectors * LANES, limit ? limit + at : NULL, scale, max + at, sum + at,
-                       correction + at, bf16, (char *)panel + at * 4);
+        int64_t at = (int64_t)v * LANES, width = (int64_t)vectors * LANES;
+        const int32_t *last = limit ? limit + at : NULL;
+        char *to = (char *)panel + at * 4;
+        if (bf16) {
+            softmax_vector(s + at, n, width, last, scale, max + at, sum + at, correction + at, 1, to);
+        } else {
+            softmax_vector(s + at, n, width, last, scale, max + at, sum + at, correction + at, 0, to);
+        }
     }
 }
 
