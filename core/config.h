@@ -43,7 +43,7 @@ struct sl_video_config {
 struct sl_generation_config {
     int eos[SL_MAX_EOS];
     int eos_count;
-    float temperature, top_p;
+    float temperature, top_p; // temperature 0: the file does not ask for sampling
     int top_k;
 };
 

@@ -50,7 +50,7 @@ struct sl_grammar_state {
 
 struct sl_grammar;
 
-// `vocab` is the number of logits (not below the tokenizer's size). Takes some tens of milliseconds.
+// `vocab` is the number of logits (not below the tokenizer's size). Takes 0.1 s for 150,000 tokens.
 int sl_grammar_create(const struct sl_tokenizer *tokenizer, int vocab, const int *eos, int eos_count,
                       struct sl_grammar **out, struct sl_error *error);
 void sl_grammar_destroy(struct sl_grammar *grammar); // accepts NULL

@@ -20,7 +20,8 @@ struct sl_tokenizer;
 int sl_tokenizer_open(const char *model_dir, struct sl_tokenizer **out, struct sl_error *error);
 void sl_tokenizer_close(struct sl_tokenizer *tokenizer);
 
-// Text to ids. Special tokens inside the text are split as ordinary text, never as ids. *ids is malloc'ed.
+// Text to ids. Special tokens inside the text are split as ordinary text, never as ids; a byte that is no UTF-8 counts
+// as U+FFFD. *ids is malloc'ed.
 int sl_tokenizer_encode(const struct sl_tokenizer *tokenizer, const char *text, size_t size_bytes, int32_t **ids,
                         size_t *count, struct sl_error *error);
 // Id of an added token such as "<|im_end|>"; -1 when there is none.
