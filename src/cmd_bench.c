@@ -143,6 +143,7 @@ static int measure_reading(const struct bench *b, double *bytes_per_s, struct sl
         }
         seconds[i] = (now_s() - start) * (double)threads / (started > 0 ? started : 1);
     }
+    (void)sum;
     free(words);
     *bytes_per_s = (double)READ_BYTES / median(seconds, REPEATS);
     return SL_OK;
