@@ -11,6 +11,7 @@
 #include "cpu/image.h"
 #include "cpu/internal.h"
 #include "cpu/kernels.h"
+#include "cpu/onednn.h"
 #include "cpu/ops.h"
 
 #define ALIGNMENT 64
@@ -88,6 +89,7 @@ static void destroy(struct sl_device *device)
             free(cpu->owned);
             cpu->owned = next;
         }
+        cpu_onednn_destroy(cpu->onednn);
         pthread_mutex_destroy(&cpu->turn);
         free(cpu);
     }
@@ -294,6 +296,7 @@ int sl_cpu_create(int threads, struct sl_device **out, struct sl_error *error)
     cpu->base.ops = &operations;
     cpu->threads = threads > 0 ? threads : cores_of_process();
     cpu->kernels = cpu_kernels_best();
+    cpu->onednn = cpu_onednn_pays() ? cpu_onednn_create() : NULL;
     *out = &cpu->base;
     return SL_OK;
 }

@@ -13,6 +13,7 @@
 #include "core/device.h"
 
 struct cpu_kernels;
+struct cpu_onednn;
 
 // A weight that was converted. A view does not say whether its memory is ours or the mapped file's; this list does.
 struct cpu_owned {
@@ -24,6 +25,7 @@ struct cpu_device {
     struct sl_device base;
     int threads;
     const struct cpu_kernels *kernels; // chosen for this processor
+    struct cpu_onednn *onednn;         // NULL: products by our own kernels
     pthread_mutex_t turn;              // held from cpu_begin to cpu_end
     struct cpu_owned *owned;           // guarded by turn
 };

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/onednn.h"
 #include "cpu/ops.h"
 
 // --- weights ---
@@ -260,6 +261,8 @@ static void multiply(struct sl_stream *stream, const struct sl_linear *linear, c
     }
     if (product.rows <= CPU_FEW) {
         cpu_product_few(stream, &product);
+    } else if (stream->device->onednn) {
+        cpu_product_onednn(stream, &product);
     } else {
         cpu_product_many(stream, &product);
     }

@@ -7,8 +7,8 @@
 
 enum {
     STEPS = 128,     // inner block: a panel of it stays in the first-level cache
-    W_ROWS = 192,    // w rows of a block; with the partial results they stay in the second-level cache
-    X_ROWS_MAX = 512 // x rows of a block
+    W_ROWS = 288,    // w rows of a block; with the partial results they stay in the second-level cache
+    X_ROWS_MAX = 384 // x rows of a block
 };
 
 struct plan {

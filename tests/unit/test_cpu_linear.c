@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linear layers against float64: every path (few rows, many rows), kind of weights, epilogue and odd size.
+#include "cpu/onednn.h"
 #include "tests/unit/cpu_tools.h"
 
 struct test_case {
@@ -136,6 +137,25 @@ static void test_blocks(void **state)
     for_all_kernels(large_blocks);
 }
 
+// The path of processors with AMX, here by other instructions.
+static void test_onednn(void **state)
+{
+    (void)state;
+    struct cpu_device *cpu = (struct cpu_device *)device;
+    struct cpu_onednn *before = cpu->onednn;
+    cpu->onednn = before ? before : cpu_onednn_create();
+    if (!cpu->onednn) {
+        skip();
+    }
+    all_rows();
+    all_kinds();
+    large_blocks();
+    if (!before) {
+        cpu_onednn_destroy(cpu->onednn);
+    }
+    cpu->onednn = before;
+}
+
 // In decoding, a sequence's numbers must not depend on its neighbours.
 static void test_rows_do_not_depend_on_each_other(void **state)
 {
@@ -185,8 +205,11 @@ static void test_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),   cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_blocks), cmocka_unit_test(test_rows_do_not_depend_on_each_other),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_onednn),
+        cmocka_unit_test(test_rows_do_not_depend_on_each_other),
         cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
