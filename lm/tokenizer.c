@@ -344,6 +344,15 @@ static int read_pre_tokenizers(struct sl_tokenizer *tokenizer, const struct sl_j
     return rc;
 }
 
+// A post-processor that adds no token to a single text: none, ByteLevel, or the template of the text alone.
+static int adds_nothing(const cJSON *post)
+{
+    const cJSON *single = cJSON_GetObjectItemCaseSensitive(post, "single");
+    return post == NULL || is_type(post, "ByteLevel") ||
+           (is_type(post, "TemplateProcessing") && cJSON_GetArraySize(single) == 1 &&
+            cJSON_GetObjectItemCaseSensitive(single->child, "Sequence") != NULL);
+}
+
 // Parts that must be absent or empty, or switched off.
 static int check_model(const struct sl_json *json, struct sl_error *error)
 {
@@ -365,7 +374,7 @@ static int check_model(const struct sl_json *json, struct sl_error *error)
     if (!is_type(decoder, "ByteLevel")) {
         return unknown_part(json, "decoder", decoder, error);
     }
-    return post == NULL || is_type(post, "ByteLevel") ? SL_OK : unknown_part(json, "post_processor", post, error);
+    return adds_nothing(post) ? SL_OK : unknown_part(json, "post_processor", post, error);
 }
 
 static int read_tokens(struct sl_tokenizer *tokenizer, const struct sl_json *json, struct sl_error *error)

@@ -276,6 +276,8 @@ static void refuses_what_it_does_not_know(void **state)
         {"\"dropout\":null", "\"dropout\":0.1", "dropout"},
         {"\"decoder\":{\"type\":\"ByteLevel\"", "\"decoder\":{\"type\":\"Metaspace\"", "decoder"},
         {"\"post_processor\":null", "\"post_processor\":{\"type\":\"TemplateProcessing\"}", "post_processor"},
+        {"\"post_processor\":null",
+         "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{}}]}", "post_processor"},
         {"\"content\":\"<|vision_end|>\"", "\"content\":\"<|other|>\"", "<|vision_end|>"},
         {"\"content\":\"<|im_start|>\"", "\"content\":\"<|im_end|>\"", "lacks the added token <|im_start|>"},
         {"\"lstrip\":false", "\"lstrip\":true", "lstrip"},
@@ -303,6 +305,27 @@ static void refuses_what_it_does_not_know(void **state)
     free(text);
     struct sl_tokenizer *tokenizer = NULL;
     assert_int_equal(sl_tokenizer_open("no-such-folder", &tokenizer, NULL), SL_ERR_MODEL_MISSING);
+}
+
+static void accepts_what_changes_nothing(void **state)
+{
+    (void)state;
+    const char *cases[][2] = {
+        // What transformers 5 writes.
+        {"\"post_processor\":null", "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":"
+                                    "{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{}}"},
+        {"\"post_processor\":null", "\"post_processor\":{\"type\":\"ByteLevel\"}"},
+        {"\"end_of_word_suffix\":null", "\"end_of_word_suffix\":\"\""},
+        {"{\"type\":\"NFC\"}", "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"}]}"},
+    };
+    char *text = read_golden();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_error error = {0};
+        if (open_changed(text, cases[i][0], cases[i][1], &error) < 0) {
+            fail_msg("%s: %s", cases[i][1], error.text);
+        }
+    }
+    free(text);
 }
 
 static void bounds_slow_expressions(void **state)
@@ -364,6 +387,7 @@ int main(void)
         cmocka_unit_test(replaces_bad_bytes),
         cmocka_unit_test(takes_hostile_texts),
         cmocka_unit_test_setup_teardown(refuses_what_it_does_not_know, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(accepts_what_changes_nothing, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(bounds_slow_expressions, make_folder, remove_folder),
         cmocka_unit_test(streams_whole_characters),
     };
