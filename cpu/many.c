@@ -8,6 +8,7 @@
 enum {
     STEPS = 128,     // inner block: a panel of it stays in the first-level cache
     W_ROWS = 288,    // w rows of a block; with the partial results they stay in the second-level cache
+    W_ROWS_MIN = 64, //
     X_ROWS_MAX = 384 // x rows of a block
 };
 
@@ -70,7 +71,7 @@ static int64_t round_up(int64_t x, int64_t to)
     return (x + to - 1) / to * to;
 }
 
-// Blocks small enough that every thread gets several.
+// Every thread gets equal stripes of w, unless there is too little of it.
 static void choose(struct plan *plan, const struct cpu_product *p, int threads)
 {
     plan->p = p;
@@ -79,8 +80,9 @@ static void choose(struct plan *plan, const struct cpu_product *p, int threads)
     plan->panels = (p->rows + plan->panel_rows - 1) / plan->panel_rows;
     int64_t x_blocks = (p->rows + X_ROWS_MAX - 1) / X_ROWS_MAX;
     plan->x_rows = round_up((p->rows + x_blocks - 1) / x_blocks, plan->panel_rows);
-    int64_t w_rows = p->linear->out * x_blocks / (threads * 6) / 96 * 96;
-    plan->w_rows = w_rows < 96 ? 96 : w_rows > W_ROWS ? W_ROWS : w_rows;
+    int64_t stripes = round_up((p->linear->out + W_ROWS - 1) / W_ROWS, threads);
+    int64_t w_rows = round_up((p->linear->out + stripes - 1) / stripes, 32);
+    plan->w_rows = w_rows < W_ROWS_MIN ? W_ROWS_MIN : w_rows;
 }
 
 void cpu_product_many(struct sl_stream *stream, const struct cpu_product *product)

@@ -50,12 +50,24 @@ static int64_t collect(const float *logits, int64_t vocab, float presence, const
     return n;
 }
 
-static int32_t best_of(const struct candidate *candidates, int64_t n)
+// Temperature 0: the best token, of equals the one with the lowest id. -1: nothing is allowed. Most words of a mask are
+// all or nothing, so these go 32 tokens at a time.
+static int32_t best_of(const struct cpu_kernels *kernels, const float *logits, int64_t vocab, float presence,
+                       const uint32_t *allowed, const uint32_t *seen)
 {
-    struct candidate best = candidates[0];
-    for (int64_t i = 1; i < n; i++) {
-        if (candidates[i].value > best.value) { // in order of ids, so the lowest of equals stays
-            best = candidates[i];
+    struct candidate best = {0, -1}, some[32];
+    for (int64_t first = 0; first < vocab; first += 32) {
+        int64_t count = vocab - first < 32 ? vocab - first : 32;
+        const uint32_t *mask = allowed ? allowed + first / 32 : NULL, *marks = seen ? seen + first / 32 : NULL;
+        int plain = (!mask || *mask == UINT32_MAX) && (!marks || !*marks || presence == 0);
+        if ((mask && *mask == 0) || (plain && best.id >= 0 && kernels->maximum(logits + first, count) <= best.value)) {
+            continue;
+        }
+        int64_t n = collect(logits + first, count, presence, mask, marks, some);
+        for (int64_t i = 0; i < n; i++) {
+            if (best.id < 0 || some[i].value > best.value) {
+                best = (struct candidate){some[i].value, some[i].id + (int32_t)first};
+            }
         }
     }
     return best.id;
@@ -130,14 +142,10 @@ static int32_t draw(struct candidate *c, int64_t n, double uniform)
 }
 
 // -1: nothing is allowed.
-static int32_t choose(const struct sl_sample_row *row, struct candidate *c, int64_t n)
+static int32_t draw_from(const struct sl_sample_row *row, struct candidate *c, int64_t n)
 {
     if (n == 0) {
         return -1;
-    }
-    int32_t best = best_of(c, n);
-    if (row->temperature <= 0) {
-        return best;
     }
     int64_t all = n;
     float top = c[0].value;
@@ -180,8 +188,10 @@ static void sample(struct sl_stream *stream, const struct sl_tensor *logits, con
     for (int64_t i = 0; i < n; i++) {
         const float *row = (const float *)logits->data + i * logits->stride[0];
         struct candidate *mine = candidates + omp_get_thread_num() * vocab;
-        int64_t left = collect(row, vocab, rows[i].presence, bits_of(allowed, i), bits_of(seen, i), mine);
-        token[i] = choose(&rows[i], mine, left);
+        const uint32_t *mask = bits_of(allowed, i), *marks = bits_of(seen, i);
+        token[i] = rows[i].temperature <= 0
+                       ? best_of(kernels, row, vocab, rows[i].presence, mask, marks)
+                       : draw_from(&rows[i], mine, collect(row, vocab, rows[i].presence, mask, marks, mine));
         if (token[i] < 0) {
             stuck++;
             continue;
