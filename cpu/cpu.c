@@ -29,18 +29,40 @@ static void *aligned_bytes(int64_t size_bytes)
 
 // --- what the operations share ---
 
+void cpu_turn_take(struct cpu_device *device)
+{
+    struct cpu_turn *turn = &device->turn;
+    pthread_mutex_lock(&turn->mutex);
+    uint64_t mine = turn->next++;
+    while (turn->now != mine) {
+        pthread_cond_wait(&turn->changed, &turn->mutex);
+    }
+    pthread_mutex_unlock(&turn->mutex);
+}
+
+void cpu_turn_give(struct cpu_device *device)
+{
+    struct cpu_turn *turn = &device->turn;
+    pthread_mutex_lock(&turn->mutex);
+    turn->now++;
+    if (turn->now != turn->next) {
+        pthread_cond_broadcast(&turn->changed);
+    }
+    pthread_mutex_unlock(&turn->mutex);
+}
+
 int cpu_begin(struct sl_stream *stream)
 {
     if (stream->error.status != SL_OK) {
         return 0;
     }
-    pthread_mutex_lock(&stream->device->turn);
+    cpu_turn_take(stream->device);
     return 1;
 }
 
 void cpu_end(struct sl_stream *stream)
 {
-    pthread_mutex_unlock(&stream->device->turn);
+    cpu_turn_give(stream->device);
 }
 
 void cpu_fail(struct sl_stream *stream, enum sl_status status, const char *format, ...)
@@ -90,7 +112,8 @@ static void destroy(struct sl_device *device)
             cpu->owned = next;
         }
         cpu_onednn_destroy(cpu->onednn);
-        pthread_mutex_destroy(&cpu->turn);
+        pthread_cond_destroy(&cpu->turn.changed);
+        pthread_mutex_destroy(&cpu->turn.mutex);
         free(cpu);
     }
 }
@@ -289,10 +312,8 @@ int sl_cpu_create(int threads, struct sl_device **out, struct sl_error *error)
     if (!cpu) {
         return sl_fail(error, SL_ERR_MEMORY, "out of memory: a device");
     }
-    if (pthread_mutex_init(&cpu->turn, NULL) != 0) {
-        free(cpu);
-        return sl_fail(error, SL_ERR_MEMORY, "no mutex for the CPU device");
-    }
+    pthread_mutex_init(&cpu->turn.mutex, NULL); // on Linux these two cannot fail
+    pthread_cond_init(&cpu->turn.changed, NULL);
     cpu->base.ops = &operations;
     cpu->threads = threads > 0 ? threads : cores_of_process();
     cpu->kernels = cpu_kernels_best();

@@ -2,8 +2,7 @@
 // What the operations of cpu/ share: the device, its streams, their scratch memory and their sticky error.
 //
 // Every operation begins with `cpu_begin` and ends with `cpu_end`: between them it has the device's threads for itself
-// and may use its stream's scratch. Loops take their threads by a num_threads clause, from `cpu_threads`; no global
-// OpenMP setting is touched.
+// and may use its stream's scratch. Loops go through `cpu_loop`, with the threads that `cpu_threads` finds worth it.
 #ifndef SL_CPU_INTERNAL_H
 #define SL_CPU_INTERNAL_H
 
@@ -11,9 +10,11 @@
 #include <stddef.h>
 
 #include "core/device.h"
+#include "cpu/pool.h"
 
 struct cpu_kernels;
 struct cpu_onednn;
+struct cpu_pool;
 
 // A weight that was converted. A view does not say whether its memory is ours or the mapped file's; this list does.
 struct cpu_owned {
@@ -21,12 +22,20 @@ struct cpu_owned {
     void *data;
 };
 
+// First come, first served: a plain mutex would let a thread with one operation after another shut out the others.
+struct cpu_turn {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    uint64_t next, now; // the ticket to be drawn next, the one whose turn it is
+};
+
 struct cpu_device {
     struct sl_device base;
     int threads;
     const struct cpu_kernels *kernels; // chosen for this processor
     struct cpu_onednn *onednn;         // NULL: products by our own kernels
-    pthread_mutex_t turn;              // held from cpu_begin to cpu_end
+    struct cpu_pool *pool;             // its threads
+    struct cpu_turn turn;              // held from cpu_begin to cpu_end
     struct cpu_owned *owned;           // guarded by turn
 };
 
@@ -40,6 +49,9 @@ struct sl_stream {
     int64_t scratch_bytes[CPU_SLOTS];
     int64_t rope_rows, rope_half; // the table that CPU_SLOT_ROPE holds, 0: none; see rope.c
 };
+
+void cpu_turn_take(struct cpu_device *device);
+void cpu_turn_give(struct cpu_device *device);
 
 // Waits for the device's turn. 0, and no turn taken, when the stream has failed before: the operation does nothing.
 int cpu_begin(struct sl_stream *stream);
@@ -56,5 +68,8 @@ void *cpu_scratch(struct sl_stream *stream, enum cpu_slot slot, int64_t size_byt
 // Threads for a loop of `work` elementary steps (about a nanosecond each): 1 when a team would cost more than it
 // brings.
 int cpu_threads(const struct sl_stream *stream, int64_t work);
+
+// task(job, i, worker) for every i in [0, count) on that many of the device's threads. Between cpu_begin and cpu_end.
+void cpu_loop(struct sl_stream *stream, int threads, int64_t count, cpu_task *task, void *job);
 
 #endif

@@ -43,10 +43,10 @@ static int own(struct cpu_device *cpu, void *data)
         return 0;
     }
     owned->data = data;
-    pthread_mutex_lock(&cpu->turn);
+    cpu_turn_take(cpu);
     owned->next = cpu->owned;
     cpu->owned = owned;
-    pthread_mutex_unlock(&cpu->turn);
+    cpu_turn_give(cpu);
     return 1;
 }
 
@@ -81,7 +81,7 @@ void cpu_weight_release(struct sl_device *device, struct sl_tensor *weight)
     if (!weight || !weight->data) {
         return;
     }
-    pthread_mutex_lock(&cpu->turn);
+    cpu_turn_take(cpu);
     struct cpu_owned **at = &cpu->owned;
     while (*at && (*at)->data != weight->data) {
         at = &(*at)->next;
@@ -92,7 +92,7 @@ void cpu_weight_release(struct sl_device *device, struct sl_tensor *weight)
         free(owned->data);
         free(owned);
     }
-    pthread_mutex_unlock(&cpu->turn);
+    cpu_turn_give(cpu);
     weight->data = NULL;
 }
 

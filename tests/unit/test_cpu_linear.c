@@ -177,6 +177,29 @@ static void test_rows_do_not_depend_on_each_other(void **state)
     free(one.data);
 }
 
+// Nor must any number depend on how many threads share the work.
+static void test_threads_do_not_change_the_bits(void **state)
+{
+    (void)state;
+    struct cpu_device *cpu = (struct cpu_device *)device;
+    struct sl_tensor w = random_tensor(SL_BF16, 500, 330, 1), x = random_tensor(SL_BF16, 450, 330, 1);
+    struct sl_tensor two = random_tensor(SL_F32, 450, 500, 1), other = random_tensor(SL_F32, 450, 500, 1);
+    struct sl_linear *linear;
+    assert_int_equal(device->ops->linear_create(device, &w, 1, NULL, SL_BF16, &linear, NULL), SL_OK);
+    device->ops->linear(stream, linear, &x, SL_EPILOGUE_NONE, NULL, &two);
+    for (int threads = 1; threads <= 7; threads += 3) {
+        cpu->threads = threads;
+        device->ops->linear(stream, linear, &x, SL_EPILOGUE_NONE, NULL, &other);
+        assert_memory_equal(two.data, other.data, 450 * 500 * 4);
+    }
+    cpu->threads = 2;
+    device->ops->linear_destroy(linear);
+    free(w.data);
+    free(x.data);
+    free(two.data);
+    free(other.data);
+}
+
 static void test_faults(void **state)
 {
     (void)state;
@@ -210,6 +233,7 @@ int main(void)
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_onednn),
         cmocka_unit_test(test_rows_do_not_depend_on_each_other),
+        cmocka_unit_test(test_threads_do_not_change_the_bits),
         cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
