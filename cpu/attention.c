@@ -4,7 +4,6 @@
 // queries across, and the softmax needs no sum across lanes. One query a sequence, as in decoding: keys are read once
 // for all query heads that share them; the result does not depend on what else is in the batch.
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 #include "cpu/internal.h"
@@ -269,30 +268,59 @@ static void run_unit(const struct shape *shape, const struct unit *unit, struct 
 // What a unit is: sequence or group `b`, key head, and which of b's row blocks.
 typedef struct unit make_unit(const void *job, int b, int64_t head, int64_t block);
 
-// `rows[b]` rows each, all heads, one head after another: its keys stay in the cache. Late blocks first: with causal
-// attention they are the longest.
+struct round {
+    const struct shape *shape;
+    const int64_t *first_task; // [sequences + 1]: tasks before those of sequence b
+    int sequences;
+    const int64_t *rows;
+    float *floors; // of each worker
+    make_unit *make;
+    const void *job;
+};
+
+// All heads of a sequence, one after another: its keys stay in the cache. Late blocks first: with causal attention they
+// are the longest.
+static void unit_task(void *pointer, int64_t index, int worker)
+{
+    const struct round *r = pointer;
+    int low = 0, high = r->sequences - 1;
+    while (low < high) { // the sequence whose tasks hold the index
+        int middle = (low + high + 1) / 2;
+        if (r->first_task[middle] <= index) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    int64_t blocks = (r->rows[low] + r->shape->unit_rows - 1) / r->shape->unit_rows, i = index - r->first_task[low];
+    struct room room;
+    room_cut(r->shape, r->floors + worker * room_floats(r->shape), &room);
+    struct unit unit = r->make(r->job, low, i / blocks, blocks - 1 - i % blocks);
+    run_unit(r->shape, &unit, &room);
+}
+
+// `rows[b]` rows of each sequence, all heads.
 static void run(struct sl_stream *stream, const struct shape *shape, int sequences, int64_t heads, const int64_t *rows,
                 int64_t work, make_unit *make, const void *job)
 {
     int threads = cpu_threads(stream, work);
-    int64_t floats = room_floats(shape);
-    float *floors = cpu_scratch(stream, CPU_SLOT_A, threads * floats * 4);
-    if (!floors) {
+    float *floors = cpu_scratch(stream, CPU_SLOT_A, threads * room_floats(shape) * 4);
+    int64_t *first_task = cpu_scratch(stream, CPU_SLOT_D, (sequences + 1) * (int64_t)sizeof *first_task);
+    if (!floors || !first_task) {
         return;
     }
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        struct room room;
-        room_cut(shape, floors + omp_get_thread_num() * floats, &room);
-        for (int b = 0; b < sequences; b++) {
-            int64_t blocks = (rows[b] + shape->unit_rows - 1) / shape->unit_rows;
-#pragma omp for schedule(dynamic) nowait
-            for (int64_t i = 0; i < blocks * heads; i++) {
-                struct unit unit = make(job, b, i / blocks, blocks - 1 - i % blocks);
-                run_unit(shape, &unit, &room);
-            }
-        }
+    first_task[0] = 0;
+    for (int b = 0; b < sequences; b++) {
+        first_task[b + 1] = first_task[b] + (rows[b] + shape->unit_rows - 1) / shape->unit_rows * heads;
     }
+    struct round round = {.shape = shape,
+                          .first_task = first_task,
+                          .sequences = sequences,
+                          .rows = rows,
+                          .floors = floors,
+                          .make = make,
+                          .job = job};
+    cpu_loop(stream, threads, first_task[sequences], unit_task, &round);
 }
 
 // --- groups ---

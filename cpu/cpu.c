@@ -94,9 +94,14 @@ void *cpu_scratch(struct sl_stream *stream, enum cpu_slot slot, int64_t size_byt
 
 int cpu_threads(const struct sl_stream *stream, int64_t work)
 {
-    int64_t useful = work / 8000; // to wake a team takes some microseconds
+    int64_t useful = work / 16000; // to wake a thread takes some microseconds
     int threads = stream->device->threads;
     return useful < 1 ? 1 : useful < threads ? (int)useful : threads;
+}
+
+void cpu_loop(struct sl_stream *stream, int threads, int64_t count, cpu_task *task, void *job)
+{
+    cpu_pool_run(stream->device->pool, threads, count, task, job);
 }
 
 // --- device ---
@@ -112,6 +117,7 @@ static void destroy(struct sl_device *device)
             cpu->owned = next;
         }
         cpu_onednn_destroy(cpu->onednn);
+        cpu_pool_destroy(cpu->pool);
         pthread_cond_destroy(&cpu->turn.changed);
         pthread_mutex_destroy(&cpu->turn.mutex);
         free(cpu);
@@ -312,10 +318,15 @@ int sl_cpu_create(int threads, struct sl_device **out, struct sl_error *error)
     if (!cpu) {
         return sl_fail(error, SL_ERR_MEMORY, "out of memory: a device");
     }
+    cpu->pool = cpu_pool_create(threads > 0 ? threads : cores_of_process());
+    if (!cpu->pool) {
+        free(cpu);
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory: a device");
+    }
     pthread_mutex_init(&cpu->turn.mutex, NULL); // on Linux these two cannot fail
     pthread_cond_init(&cpu->turn.changed, NULL);
     cpu->base.ops = &operations;
-    cpu->threads = threads > 0 ? threads : cores_of_process();
+    cpu->threads = cpu_pool_threads(cpu->pool);
     cpu->kernels = cpu_kernels_best();
     cpu->onednn = cpu_onednn_pays() ? cpu_onednn_create() : NULL;
     *out = &cpu->base;

@@ -41,13 +41,24 @@ static int64_t chunk_rows(const struct cpu_product *p, int threads)
     return rows < CHUNK_MIN ? CHUNK_MIN : rows > CHUNK_MAX ? CHUNK_MAX : rows;
 }
 
+struct few {
+    const struct cpu_product *product;
+    int64_t step;
+};
+
+static void chunk_task(void *pointer, int64_t index, int worker)
+{
+    (void)worker;
+    const struct few *few = pointer;
+    int64_t first = index * few->step, left = few->product->columns - first;
+    chunk(few->product, first, left < few->step ? left : few->step);
+}
+
 void cpu_product_few(struct sl_stream *stream, const struct cpu_product *product)
 {
     int64_t columns = product->columns;
     int threads = cpu_threads(stream, product->linear->out * product->k * (product->rows + 3) / 64);
     int64_t step = chunk_rows(product, threads);
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
-    for (int64_t first = 0; first < columns; first += step) {
-        chunk(product, first, columns - first < step ? columns - first : step);
-    }
+    struct few job = {.product = product, .step = step};
+    cpu_loop(stream, threads, (columns + step - 1) / step, chunk_task, &job);
 }

@@ -91,9 +91,16 @@ static void write_row(const struct placement *p, int y, int width, const uint8_t
     }
 }
 
+struct passes {
+    const struct resize *resize;
+    const struct placement *placement;
+};
+
 // The rows of one of `threads` parts, each part with its own scratch.
-static void first_pass(const struct resize *r, int part)
+static void first_pass(void *passes, int64_t part, int worker)
 {
+    (void)worker;
+    const struct resize *r = ((const struct passes *)passes)->resize;
     uint8_t *row = (uint8_t *)r->scratch + r->scratch_bytes * part;
     void *scratch = row + 2 * r->row_bytes;
     int64_t rows = r->down.in, end = rows * (part + 1) / r->threads;
@@ -106,8 +113,11 @@ static void first_pass(const struct resize *r, int part)
     }
 }
 
-static void second_pass(const struct resize *r, const struct placement *p, int part)
+static void second_pass(void *passes, int64_t part, int worker)
 {
+    (void)worker;
+    const struct resize *r = ((const struct passes *)passes)->resize;
+    const struct placement *p = ((const struct passes *)passes)->placement;
     uint8_t *row = (uint8_t *)r->scratch + r->scratch_bytes * part, *across = row + r->row_bytes;
     void *scratch = row + 2 * r->row_bytes;
     int64_t rows = r->down.out, end = rows * (part + 1) / r->threads;
@@ -121,16 +131,11 @@ static void second_pass(const struct resize *r, const struct placement *p, int p
     }
 }
 
-static void resize(const struct resize *r, const struct placement *p)
+static void resize(struct sl_stream *stream, const struct resize *r, const struct placement *p)
 {
-#pragma omp parallel for num_threads(r->threads)
-    for (int part = 0; part < r->threads; part++) {
-        first_pass(r, part);
-    }
-#pragma omp parallel for num_threads(r->threads)
-    for (int part = 0; part < r->threads; part++) {
-        second_pass(r, p, part);
-    }
+    struct passes passes = {.resize = r, .placement = p};
+    cpu_loop(stream, r->threads, r->threads, first_pass, &passes);
+    cpu_loop(stream, r->threads, r->threads, second_pass, &passes);
 }
 
 void cpu_image_resize(struct sl_stream *stream, struct sl_frame *frame, const struct sl_tensor *out)
@@ -144,7 +149,7 @@ void cpu_image_resize(struct sl_stream *stream, struct sl_frame *frame, const st
         cpu_fail(stream, SL_ERR_INTERNAL, "resize on the CPU: the frame is not in host memory");
     } else if (prepare(stream, frame, (int)out->shape[turned ? 0 : 1], (int)out->shape[turned ? 1 : 0], &r)) {
         struct placement p = place(frame, out);
-        resize(&r, &p);
+        resize(stream, &r, &p);
     }
     cpu_end(stream);
 }
@@ -181,16 +186,16 @@ static void patch_row(const struct patchify *p, int64_t row, int64_t y0, int64_t
     }
 }
 
-// Rows: blocks of merge x merge patches in raster order, inside a block raster order again.
-static void patch_rows(const struct patchify *p, int threads)
+// Rows: blocks of merge x merge patches in raster order, inside a block raster order again. A task is one such block.
+static void patch_block(void *pointer, int64_t block, int worker)
 {
-    int64_t columns = p->rgb[0].shape[1] / p->patch, rows = p->rgb[0].shape[0] / p->patch, merge = p->merge;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t row = 0; row < rows * columns; row++) {
-        int64_t inside = row % (merge * merge), block = row / (merge * merge);
+    (void)worker;
+    const struct patchify *p = pointer;
+    int64_t columns = p->rgb[0].shape[1] / p->patch, merge = p->merge;
+    for (int64_t inside = 0; inside < merge * merge; inside++) {
         int64_t y = block / (columns / merge) * merge + inside / merge;
         int64_t x = block % (columns / merge) * merge + inside % merge;
-        patch_row(p, row, y * p->patch, x * p->patch);
+        patch_row(p, block * merge * merge + inside, y * p->patch, x * p->patch);
     }
 }
 
@@ -208,6 +213,7 @@ void cpu_patchify(struct sl_stream *stream, const struct sl_tensor *rgb, int n, 
             p.half[channel][i] = sl_bf16_from_f32(p.value[channel][i]);
         }
     }
-    patch_rows(&p, cpu_threads(stream, out->shape[0] * out->shape[1]));
+    int64_t blocks = out->shape[0] / (merge * merge);
+    cpu_loop(stream, cpu_threads(stream, out->shape[0] * out->shape[1]), blocks, patch_block, &p);
     cpu_end(stream);
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products with many rows of x: blocks that fit the caches, after Goto and van de Geijn, "Anatomy of high-performance
 // matrix multiplication" (2008), with the parts changed: here x is packed, and w, which is larger and stays, is not.
-#include <omp.h>
-
 #include "cpu/linear.h"
 
 enum {
@@ -20,6 +18,9 @@ struct plan {
     int64_t x_rows; // of a block, whole panels
     int64_t w_rows; // of a block; of both halves together when gated
     const float *packed;
+    float *results;  // of each worker, one block
+    int64_t columns; // of y in a block
+    int64_t down;    // blocks of x rows
 };
 
 static int vectors_of(const struct plan *plan, int64_t panel)
@@ -85,6 +86,20 @@ static void choose(struct plan *plan, const struct cpu_product *p, int threads)
     plan->w_rows = w_rows < W_ROWS_MIN ? W_ROWS_MIN : w_rows;
 }
 
+static void pack_task(void *plan, int64_t panel, int worker)
+{
+    (void)worker;
+    pack(plan, panel);
+}
+
+static void block_task(void *pointer, int64_t index, int worker)
+{
+    const struct plan *plan = pointer;
+    int64_t column = index / plan->down * plan->columns, left = plan->p->columns - column;
+    block(plan, column, left < plan->columns ? left : plan->columns, index % plan->down * plan->x_rows,
+          plan->results + worker * plan->w_rows * plan->x_rows);
+}
+
 void cpu_product_many(struct sl_stream *stream, const struct cpu_product *product)
 {
     struct plan plan;
@@ -99,19 +114,9 @@ void cpu_product_many(struct sl_stream *stream, const struct cpu_product *produc
         return;
     }
     plan.packed = packed;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        float *c = results + omp_get_thread_num() * plan.w_rows * plan.x_rows;
-#pragma omp for schedule(dynamic)
-        for (int64_t panel = 0; panel < plan.panels; panel++) {
-            pack(&plan, panel);
-        }
-#pragma omp for schedule(dynamic) collapse(2)
-        for (int64_t i = 0; i < across; i++) {
-            for (int64_t j = 0; j < down; j++) {
-                int64_t column = i * columns, left = product->columns - column;
-                block(&plan, column, left < columns ? left : columns, j * plan.x_rows, c);
-            }
-        }
-    }
+    plan.results = results;
+    plan.columns = columns;
+    plan.down = down;
+    cpu_loop(stream, threads, plan.panels, pack_task, &plan);
+    cpu_loop(stream, threads, across * down, block_task, &plan);
 }

@@ -160,6 +160,21 @@ static int multiply(struct cpu_onednn *onednn, const struct cpu_product *p, int6
     return 1;
 }
 
+struct finishing {
+    const struct cpu_product *product;
+    const float *c;
+    int64_t row; // of x, the first of c
+};
+
+static void finish_row(void *pointer, int64_t i, int worker)
+{
+    (void)worker;
+    const struct finishing *f = pointer;
+    int64_t out = f->product->linear->out, columns = f->product->columns;
+    f->product->kernels->finish_rows(&f->product->finish, f->c + i * out, f->c + i * out + columns, out, f->row + i, 1,
+                                     0, columns);
+}
+
 void cpu_product_onednn(struct sl_stream *stream, const struct cpu_product *product)
 {
     int64_t out = product->linear->out, rows = product->rows < ROWS ? product->rows : ROWS;
@@ -173,11 +188,8 @@ void cpu_product_onednn(struct sl_stream *stream, const struct cpu_product *prod
                      (long long)out, (long long)product->k);
             break;
         }
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-        for (int64_t i = 0; i < count; i++) {
-            product->kernels->finish_rows(&product->finish, c + i * out, c + i * out + product->columns, out, row + i,
-                                          1, 0, product->columns);
-        }
+        struct finishing job = {.product = product, .c = c, .row = row};
+        cpu_loop(stream, threads, count, finish_row, &job);
     }
     omp_set_num_threads(before);
 }

@@ -2,7 +2,6 @@
 // Rotary embeddings: of the vision tower by patch coordinates, of the decoder by three axes, there together with the
 // norms of q and k and the store into the cache.
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 #include "cpu/internal.h"
@@ -41,10 +40,36 @@ static int64_t last_position(struct sl_stream *stream, const int32_t *position, 
     return last;
 }
 
+struct rotation {
+    const struct cpu_kernels *kernels;
+    const struct sl_tensor *qkv;
+    const int32_t *at; // row, column
+    int64_t heads, d;  // q heads and k heads together
+    const float *cosine, *sine;
+    float *buffers;
+};
+
+static void rotate_patch(void *pointer, int64_t i, int worker)
+{
+    const struct rotation *r = pointer;
+    int64_t d = r->d, quarter = d / 4, n = r->heads * d;
+    char *row = (char *)r->qkv->data + i * r->qkv->stride[0] * sl_dtype_bytes(r->qkv->dtype);
+    float *x = r->buffers + worker * (n + d), *c = x + n, *s = c + d / 2;
+    for (int axis = 0; axis < 2; axis++) {
+        int64_t p = r->at[2 * i + axis] * quarter;
+        memcpy(c + axis * quarter, r->cosine + p, (size_t)quarter * sizeof *c);
+        memcpy(s + axis * quarter, r->sine + p, (size_t)quarter * sizeof *s);
+    }
+    r->kernels->to_f32(row, r->qkv->dtype, n, x);
+    for (int64_t h = 0; h < r->heads; h++) {
+        r->kernels->rotate(x + h * d, c, s, d / 2);
+    }
+    r->kernels->from_f32(x, n, r->qkv->dtype == SL_BF16, row);
+}
+
 static void rotate_patches(struct sl_stream *stream, const struct sl_tensor *qkv, int heads,
                            const struct sl_tensor *position)
 {
-    const struct cpu_kernels *kernels = stream->device->kernels;
     const int32_t *at = position->data;
     int64_t rows = qkv->shape[0], d = qkv->shape[1] / (3 * heads), quarter = d / 4, n = 2 * heads * d;
     int threads = cpu_threads(stream, rows * n / 4);
@@ -54,22 +79,15 @@ static void rotate_patches(struct sl_stream *stream, const struct sl_tensor *qkv
     if (!buffers || !cosine) {
         return;
     }
-    const float *sine = cosine + (last + 1) * quarter;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t i = 0; i < rows; i++) {
-        char *row = (char *)qkv->data + i * qkv->stride[0] * sl_dtype_bytes(qkv->dtype);
-        float *x = buffers + omp_get_thread_num() * (n + d), *c = x + n, *s = c + d / 2;
-        for (int axis = 0; axis < 2; axis++) {
-            int64_t p = at[2 * i + axis] * quarter;
-            memcpy(c + axis * quarter, cosine + p, (size_t)quarter * sizeof *c);
-            memcpy(s + axis * quarter, sine + p, (size_t)quarter * sizeof *s);
-        }
-        kernels->to_f32(row, qkv->dtype, n, x);
-        for (int64_t h = 0; h < 2 * heads; h++) {
-            kernels->rotate(x + h * d, c, s, d / 2);
-        }
-        kernels->from_f32(x, n, qkv->dtype == SL_BF16, row);
-    }
+    struct rotation job = {.kernels = stream->device->kernels,
+                           .qkv = qkv,
+                           .at = at,
+                           .heads = 2 * heads,
+                           .d = d,
+                           .cosine = cosine,
+                           .sine = cosine + (last + 1) * quarter,
+                           .buffers = buffers};
+    cpu_loop(stream, threads, rows, rotate_patch, &job);
 }
 
 void cpu_rope_2d(struct sl_stream *stream, const struct sl_tensor *qkv, int heads, const struct sl_tensor *position)
@@ -101,18 +119,23 @@ static int64_t key_of(const struct sl_ragged *ragged, const struct sl_rope *rope
     return n + 2 * half + 1;
 }
 
-static void fill_table(const struct sl_ragged *ragged, const struct sl_rope *rope, int threads, float *table)
+struct angles {
+    const struct sl_ragged *ragged;
+    const struct sl_rope *rope;
+    float *table;
+};
+
+static void fill_table_row(void *pointer, int64_t i, int worker)
 {
-    int64_t rows = ragged->rows, half = rope->inv_freq.shape[0];
-    const float *frequency = rope->inv_freq.data;
-    const int32_t *axis = rope->axis.data, *position = ragged->position.data;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t i = 0; i < rows; i++) {
-        for (int64_t j = 0; j < half; j++) {
-            float angle = (float)position[axis[j] * ragged->position.stride[0] + i] * frequency[j];
-            table[2 * i * half + j] = cosf(angle) * rope->scale;
-            table[(2 * i + 1) * half + j] = sinf(angle) * rope->scale;
-        }
+    (void)worker;
+    const struct angles *a = pointer;
+    int64_t half = a->rope->inv_freq.shape[0];
+    const float *frequency = a->rope->inv_freq.data;
+    const int32_t *axis = a->rope->axis.data, *position = a->ragged->position.data;
+    for (int64_t j = 0; j < half; j++) {
+        float angle = (float)position[axis[j] * a->ragged->position.stride[0] + i] * frequency[j];
+        a->table[2 * i * half + j] = cosf(angle) * a->rope->scale;
+        a->table[(2 * i + 1) * half + j] = sinf(angle) * a->rope->scale;
     }
 }
 
@@ -130,7 +153,8 @@ static const float *angle_table(struct sl_stream *stream, const struct sl_ragged
     }
     int64_t size = key_of(ragged, rope, key);
     if (!same || memcmp(key, table + table_size, (size_t)size * 4) != 0) {
-        fill_table(ragged, rope, cpu_threads(stream, table_size * 10), table);
+        struct angles job = {.ragged = ragged, .rope = rope, .table = table};
+        cpu_loop(stream, cpu_threads(stream, table_size * 10), rows, fill_table_row, &job);
         memcpy(table + table_size, key, (size_t)size * 4);
     }
     stream->rope_rows = rows;
@@ -144,6 +168,9 @@ struct norm_rope {
     int64_t d, heads, kv_heads;
     const float *q_norm, *k_norm, *table;
     float eps;
+    const struct sl_kv_layer *kv;
+    const struct cpu_sequence *sequence;
+    float *buffers; // of each worker, one row of q and k
 };
 
 static void norm_and_rotate(const struct norm_rope *job, int64_t row, int64_t heads, const float *norm, float *x)
@@ -155,10 +182,14 @@ static void norm_and_rotate(const struct norm_rope *job, int64_t row, int64_t he
     }
 }
 
-// One row: q back in its place, k and v to `index` of the sequence's pages.
-static void one_row(const struct norm_rope *job, int64_t row, const struct cpu_sequence *sequence,
-                    const struct sl_kv_layer *kv, float *x)
+// Row `r` of the sequence: q back in its place, k and v to their slot of the sequence's pages.
+static void one_row(void *pointer, int64_t r, int worker)
 {
+    const struct norm_rope *job = pointer;
+    const struct cpu_sequence *sequence = job->sequence;
+    const struct sl_kv_layer *kv = job->kv;
+    float *x = job->buffers + worker * (job->heads + job->kv_heads) * job->d;
+    int64_t row = sequence->first_row + r;
     int64_t size = sl_dtype_bytes(job->qkv->dtype), d = job->d, q = job->heads * d, k = job->kv_heads * d;
     char *from = (char *)job->qkv->data + row * job->qkv->stride[0] * size;
     job->kernels->to_f32(from, job->qkv->dtype, q + k, x);
@@ -201,13 +232,12 @@ static void norm_rope_store(struct sl_stream *stream, const struct sl_ragged *ra
     if (!job->table) {
         return;
     }
-#pragma omp parallel num_threads(threads) if (threads > 1)
+    job->buffers = buffers;
+    job->kv = kv;
     for (int b = 0; b < ragged->sequences; b++) {
         struct cpu_sequence sequence = cpu_sequence_at(ragged, b);
-#pragma omp for schedule(static) nowait
-        for (int64_t r = 0; r < sequence.rows; r++) {
-            one_row(job, sequence.first_row + r, &sequence, kv, buffers + omp_get_thread_num() * n);
-        }
+        job->sequence = &sequence;
+        cpu_loop(stream, sequence.rows < threads ? (int)sequence.rows : threads, sequence.rows, one_row, job);
     }
 }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operations that go row by row: norms, gathering, scattering. Each row is taken to f32, worked on, and stored.
-#include <omp.h>
 #include <string.h>
 
 #include "cpu/internal.h"
@@ -28,29 +27,45 @@ static const float *as_f32(const struct sl_stream *stream, const struct sl_tenso
     return buffer;
 }
 
+struct norm_job {
+    const struct cpu_kernels *kernels;
+    const struct sl_tensor *x, *y;
+    const float *w, *b; // b: NULL for an RMS norm
+    float eps, *buffers;
+};
+
+static void norm_row(void *pointer, int64_t i, int worker)
+{
+    const struct norm_job *job = pointer;
+    int64_t n = job->x->shape[1];
+    float *row = job->buffers + worker * n;
+    job->kernels->to_f32(row_of(job->x, i), job->x->dtype, n, row);
+    if (job->b) {
+        job->kernels->layernorm(row, job->w, job->b, job->eps, n, row);
+    } else {
+        job->kernels->rmsnorm(row, job->w, job->eps, n, row);
+    }
+    job->kernels->from_f32(row, n, job->y->dtype == SL_BF16, row_of(job->y, i));
+}
+
 // Layer norm with `bias`, RMS norm without.
 static void norm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,
                  const struct sl_tensor *bias, float eps, const struct sl_tensor *y)
 {
-    const struct cpu_kernels *kernels = stream->device->kernels;
     int64_t rows = x->shape[0], n = x->shape[1];
     int threads = cpu_threads(stream, rows * n / 4);
     float *buffers = row_buffers(stream, threads, 1, n), *vectors = cpu_scratch(stream, CPU_SLOT_B, 2 * n * 4);
     if (!buffers || !vectors) {
         return;
     }
-    const float *w = as_f32(stream, weight, vectors), *b = bias ? as_f32(stream, bias, vectors + n) : NULL;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t i = 0; i < rows; i++) {
-        float *row = buffers + omp_get_thread_num() * n;
-        kernels->to_f32(row_of(x, i), x->dtype, n, row);
-        if (b) {
-            kernels->layernorm(row, w, b, eps, n, row);
-        } else {
-            kernels->rmsnorm(row, w, eps, n, row);
-        }
-        kernels->from_f32(row, n, y->dtype == SL_BF16, row_of(y, i));
-    }
+    struct norm_job job = {.kernels = stream->device->kernels,
+                           .x = x,
+                           .y = y,
+                           .w = as_f32(stream, weight, vectors),
+                           .b = bias ? as_f32(stream, bias, vectors + n) : NULL,
+                           .eps = eps,
+                           .buffers = buffers};
+    cpu_loop(stream, threads, rows, norm_row, &job);
 }
 
 void cpu_layernorm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,
@@ -131,28 +146,43 @@ void cpu_scatter_rows(struct sl_stream *stream, const struct sl_tensor *x, const
     cpu_end(stream);
 }
 
+struct interpolation {
+    const struct cpu_kernels *kernels;
+    const struct sl_tensor *table, *y;
+    const int32_t *from; // four of each row
+    const float *by;
+    float *buffers;
+};
+
+static void interpolate_row(void *pointer, int64_t i, int worker)
+{
+    const struct interpolation *job = pointer;
+    int64_t n = job->y->shape[1];
+    float *sum = job->buffers + worker * 2 * n, *corner = sum + n;
+    job->kernels->to_f32(row_of(job->y, i), job->y->dtype, n, sum);
+    for (int64_t k = 4 * i; k < 4 * i + 4; k++) {
+        job->kernels->to_f32(row_of(job->table, job->from[k]), job->table->dtype, n, corner);
+        job->kernels->add_scaled(corner, job->by[k], n, sum);
+    }
+    job->kernels->from_f32(sum, n, job->y->dtype == SL_BF16, row_of(job->y, i));
+}
+
 static void interpolate(struct sl_stream *stream, const struct sl_tensor *table, const struct sl_tensor *index,
                         const struct sl_tensor *weight, const struct sl_tensor *y)
 {
-    const struct cpu_kernels *kernels = stream->device->kernels;
     int64_t rows = y->shape[0], n = y->shape[1];
-    const int32_t *from = index->data;
-    const float *by = weight->data;
     int threads = cpu_threads(stream, rows * n);
     float *buffers = row_buffers(stream, threads, 2, n);
-    if (!buffers || !in_range(stream, "interpolate_rows", from, 4 * rows, table->shape[0])) {
+    if (!buffers || !in_range(stream, "interpolate_rows", index->data, 4 * rows, table->shape[0])) {
         return;
     }
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t i = 0; i < rows; i++) {
-        float *sum = buffers + omp_get_thread_num() * 2 * n, *corner = sum + n;
-        kernels->to_f32(row_of(y, i), y->dtype, n, sum);
-        for (int64_t k = 4 * i; k < 4 * i + 4; k++) {
-            kernels->to_f32(row_of(table, from[k]), table->dtype, n, corner);
-            kernels->add_scaled(corner, by[k], n, sum);
-        }
-        kernels->from_f32(sum, n, y->dtype == SL_BF16, row_of(y, i));
-    }
+    struct interpolation job = {.kernels = stream->device->kernels,
+                                .table = table,
+                                .y = y,
+                                .from = index->data,
+                                .by = weight->data,
+                                .buffers = buffers};
+    cpu_loop(stream, threads, rows, interpolate_row, &job);
 }
 
 void cpu_interpolate_rows(struct sl_stream *stream, const struct sl_tensor *table, const struct sl_tensor *index,

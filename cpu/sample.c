@@ -2,7 +2,6 @@
 // Drawing tokens. In this order: penalty and mask, temperature, top-k, top-p, the draw. Kept tokens are those that come
 // first by (value, then lower id); the draw walks over them in the order of their ids.
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,31 +172,43 @@ static const uint32_t *bits_of(const struct sl_tensor *bits, int64_t row)
     return bits ? (const uint32_t *)bits->data + row * bits->stride[0] : NULL;
 }
 
-static void sample(struct sl_stream *stream, const struct sl_tensor *logits, const struct sl_sample_row *rows,
-                   const struct sl_tensor *allowed, const struct sl_tensor *seen, int32_t *token, float *logprob)
+struct sample_job {
+    const struct cpu_kernels *kernels;
+    const struct sl_tensor *logits, *allowed, *seen;
+    const struct sl_sample_row *rows;
+    struct candidate *candidates; // of each worker, one a token
+    int32_t *token;
+    float *logprob;
+};
+
+static void sample_row(void *pointer, int64_t i, int worker)
 {
-    const struct cpu_kernels *kernels = stream->device->kernels;
-    int64_t n = logits->shape[0], vocab = logits->shape[1];
+    const struct sample_job *job = pointer;
+    const struct sl_sample_row *how = &job->rows[i];
+    int64_t vocab = job->logits->shape[1];
+    const float *row = (const float *)job->logits->data + i * job->logits->stride[0];
+    struct candidate *mine = job->candidates + worker * vocab;
+    const uint32_t *mask = bits_of(job->allowed, i), *marks = bits_of(job->seen, i);
+    job->token[i] = how->temperature <= 0 ? best_of(job->kernels, row, vocab, how->presence, mask, marks)
+                                          : draw_from(how, mine, collect(row, vocab, how->presence, mask, marks, mine));
+    if (job->token[i] >= 0) {
+        float top = job->kernels->maximum(row, vocab);
+        job->logprob[i] = (float)((double)(row[job->token[i]] - top) - log(job->kernels->sum_exp(row, vocab, top)));
+    }
+}
+
+static void sample(struct sl_stream *stream, struct sample_job *job)
+{
+    int64_t n = job->logits->shape[0], vocab = job->logits->shape[1];
     int threads = n > 1 ? cpu_threads(stream, n * vocab) : 1;
-    struct candidate *candidates = cpu_scratch(stream, CPU_SLOT_A, threads * vocab * (int64_t)sizeof *candidates);
-    int stuck = 0;
-    if (!candidates) {
+    job->candidates = cpu_scratch(stream, CPU_SLOT_A, threads * vocab * (int64_t)sizeof *job->candidates);
+    if (!job->candidates) {
         return;
     }
-#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(+ : stuck) if (threads > 1)
+    cpu_loop(stream, threads, n, sample_row, job);
+    int stuck = 0;
     for (int64_t i = 0; i < n; i++) {
-        const float *row = (const float *)logits->data + i * logits->stride[0];
-        struct candidate *mine = candidates + omp_get_thread_num() * vocab;
-        const uint32_t *mask = bits_of(allowed, i), *marks = bits_of(seen, i);
-        token[i] = rows[i].temperature <= 0
-                       ? best_of(kernels, row, vocab, rows[i].presence, mask, marks)
-                       : draw_from(&rows[i], mine, collect(row, vocab, rows[i].presence, mask, marks, mine));
-        if (token[i] < 0) {
-            stuck++;
-            continue;
-        }
-        float top = kernels->maximum(row, vocab);
-        logprob[i] = (float)((double)(row[token[i]] - top) - log(kernels->sum_exp(row, vocab, top)));
+        stuck += job->token[i] < 0;
     }
     if (stuck) {
         cpu_fail(stream, SL_ERR_INTERNAL, "sample: the mask of %d rows allows no token", stuck);
@@ -209,7 +220,14 @@ void cpu_sample(struct sl_stream *stream, const struct sl_tensor *logits, const 
                 const struct sl_tensor *logprob)
 {
     if (cpu_begin(stream)) {
-        sample(stream, logits, rows, allowed, seen, token->data, logprob->data);
+        struct sample_job job = {.kernels = stream->device->kernels,
+                                 .logits = logits,
+                                 .allowed = allowed,
+                                 .seen = seen,
+                                 .rows = rows,
+                                 .token = token->data,
+                                 .logprob = logprob->data};
+        sample(stream, &job);
         cpu_end(stream);
     }
 }
