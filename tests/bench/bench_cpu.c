@@ -118,11 +118,11 @@ static void prepare_reference(void)
     void *data[3] = {reference_x.data, w.data, reference_y.data};
     must(dnnl_engine_create(&engine, dnnl_cpu, 0) || dnnl_stream_create(&dnnl_queue, engine, 0), "oneDNN");
     for (int i = 0; i < 3; i++) {
-        dnnl_memory_t memory;
+        dnnl_memory_t part = NULL;
         must(dnnl_memory_desc_init_by_tag(&d[i], 2, shape[i], dnnl_bf16, tag[i]) ||
-                 dnnl_memory_create(&memory, &d[i], engine, data[i]),
+                 dnnl_memory_create(&part, &d[i], engine, data[i]),
              "oneDNN memory");
-        dnnl_arguments[i] = (dnnl_exec_arg_t){argument[i], memory};
+        dnnl_arguments[i] = (dnnl_exec_arg_t){argument[i], part};
     }
     must(dnnl_matmul_desc_init(&matmul, &d[0], &d[1], NULL, &d[2]) ||
              dnnl_primitive_desc_create(&description, &matmul, NULL, engine, NULL) ||

@@ -48,10 +48,29 @@ static inline uint16_t to_bf16(float f)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+static inline double of_f16(uint16_t h)
+{
+    int exponent = h >> 10 & 31, fraction = h & 1023;
+    double size = exponent == 31  ? (fraction ? (double)NAN : (double)INFINITY)
+                  : exponent == 0 ? ldexp(fraction, -24)
+                                  : ldexp(1024 + fraction, exponent - 25);
+    return h >> 15 ? -size : size;
+}
+
+static inline uint16_t to_f16(double x) // of what f16 can hold
+{
+    int exponent, sign = x < 0 ? 0x8000 : 0;
+    double fraction = frexp(fabs(x), &exponent); // in [1/2, 1)
+    if (exponent < -13) {
+        return (uint16_t)(sign + (int)rint(ldexp(fabs(x), 24)));
+    }
+    return (uint16_t)(sign + ((exponent + 14) << 10) + (int)rint(fraction * 2048) - 1024);
+}
+
 static inline double get(const struct sl_tensor *t, int64_t i)
 {
     return t->dtype == SL_BF16  ? (double)of_bf16(((const uint16_t *)t->data)[i])
-           : t->dtype == SL_F16 ? (double)((const _Float16 *)t->data)[i]
+           : t->dtype == SL_F16 ? of_f16(((const uint16_t *)t->data)[i])
                                 : (double)((const float *)t->data)[i];
 }
 
@@ -60,7 +79,7 @@ static inline void set(const struct sl_tensor *t, int64_t i, double x)
     if (t->dtype == SL_BF16) {
         ((uint16_t *)t->data)[i] = to_bf16((float)x);
     } else if (t->dtype == SL_F16) {
-        ((_Float16 *)t->data)[i] = (_Float16)x;
+        ((uint16_t *)t->data)[i] = to_f16(x);
     } else {
         ((float *)t->data)[i] = (float)x;
     }
