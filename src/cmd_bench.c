@@ -15,8 +15,9 @@
 #include "src/commands.h"
 #include "src/model.h"
 #include "src/options.h"
+#include "src/reference.h"
 
-enum { PROMPT_TOKENS = 2048, DECODE_TOKENS = 32, PAIR_SIDE = 448, REPEATS = 5, READ_BYTES = 1 << 30 };
+enum { PROMPT_TOKENS = 2048, DECODE_TOKENS = 32, PAIR_SIDE = 448, REPEATS = 5 };
 
 struct bench {
     struct sl_device *device;
@@ -53,100 +54,6 @@ static double median(double *values, int n)
 {
     qsort(values, (size_t)n, sizeof *values, compare);
     return values[n / 2];
-}
-
-// ---- What the machine reaches
-
-static int measure_gemm(struct bench *b, double *flops, struct sl_error *e)
-{
-    const struct sl_device_ops *ops = b->device->ops;
-    int64_t rows = PROMPT_TOKENS;
-    int64_t shape[2] = {b->config.text.intermediate, b->config.text.hidden};
-    struct sl_tensor host;
-    struct sl_linear *linear = NULL;
-    void *x = NULL;
-    void *y = NULL;
-    int64_t element = sl_dtype_bytes(b->compute);
-    int status = sl_weights_require(b->weights, "bench.gemm.weight", 2, shape, &host, e);
-    status = status == SL_OK ? ops->linear_create(b->device, &host, 1, NULL, b->compute, &linear, e) : status;
-    status = status == SL_OK ? ops->alloc(b->device, rows * shape[1] * element, &x, e) : status;
-    status = status == SL_OK ? ops->alloc(b->device, rows * shape[0] * element, &y, e) : status;
-    double seconds[REPEATS + 1];
-    for (int i = 0; i <= REPEATS && status == SL_OK; i++) {
-        struct sl_tensor in = sl_tensor_2d(x, b->compute, rows, shape[1]);
-        struct sl_tensor out = sl_tensor_2d(y, b->compute, rows, shape[0]);
-        if (i == 0) {
-            ops->zero(b->stream, x, sl_tensor_bytes(&in));
-        }
-        double start = now_s();
-        ops->linear(b->stream, linear, &in, SL_EPILOGUE_NONE, NULL, &out);
-        status = ops->wait(b->stream, e);
-        seconds[i] = now_s() - start;
-    }
-    if (status == SL_OK) { // the first is the warm-up
-        *flops = 2.0 * (double)rows * (double)shape[0] * (double)shape[1] / median(seconds + 1, REPEATS);
-    }
-    ops->linear_destroy(linear);
-    ops->release(b->device, x);
-    ops->release(b->device, y);
-    return status;
-}
-
-struct reading {
-    const uint64_t *words;
-    int64_t count;
-    uint64_t sum;
-};
-
-static void *read_words(void *pointer)
-{
-    struct reading *r = pointer;
-    uint64_t sum[8] = {0};
-    for (int64_t i = 0; i + 8 <= r->count; i += 8) {
-        for (int k = 0; k < 8; k++) {
-            sum[k] += r->words[i + k];
-        }
-    }
-    for (int k = 0; k < 8; k++) {
-        r->sum += sum[k];
-    }
-    return NULL;
-}
-
-// How fast all threads together read memory that no cache holds.
-static int measure_reading(const struct bench *b, double *bytes_per_s, struct sl_error *e)
-{
-    enum { MAX_THREADS = 64 };
-    int threads = b->info.threads < 1 ? 1 : b->info.threads > MAX_THREADS ? MAX_THREADS : b->info.threads;
-    uint64_t *words = malloc(READ_BYTES);
-    if (words == NULL) {
-        return sl_fail(e, SL_ERR_MEMORY, "out of memory");
-    }
-    memset(words, 1, READ_BYTES);
-    double seconds[REPEATS];
-    volatile uint64_t sum = 0; // keeps the reading from being left out
-    for (int i = 0; i < REPEATS; i++) {
-        pthread_t thread[MAX_THREADS];
-        struct reading reading[MAX_THREADS];
-        int64_t share = READ_BYTES / 8 / threads;
-        double start = now_s();
-        int started = 0;
-        for (; started < threads; started++) {
-            reading[started] = (struct reading){.words = words + started * share, .count = share};
-            if (pthread_create(&thread[started], NULL, read_words, &reading[started]) != 0) {
-                break;
-            }
-        }
-        for (int t = 0; t < started; t++) {
-            pthread_join(thread[t], NULL);
-            sum += reading[t].sum;
-        }
-        seconds[i] = (now_s() - start) * (double)threads / (started > 0 ? started : 1);
-    }
-    (void)sum;
-    free(words);
-    *bytes_per_s = (double)READ_BYTES / median(seconds, REPEATS);
-    return SL_OK;
 }
 
 // ---- The decoder, through the engine
@@ -302,19 +209,25 @@ static int measure_tower(struct bench *b, struct figures *f, struct sl_error *e)
 
 // ---- The command
 
+static double percent(double part, double whole)
+{
+    return whole > 0 ? 100 * part / whole : 0;
+}
+
 static void print_table(const struct bench *b, const struct figures *f)
 {
     printf("device               %s, %d threads, %s\n", b->info.name, b->info.threads, sl_dtype_name(b->compute));
     printf("engine ready in      %.2f s\n", f->load_s);
-    printf("matrix product       %.0f GFLOP/s alone\n", f->gemm_flops * 1e-9);
+    printf("matrix product       %.0f GFLOP/s, oneDNN alone%s\n", f->gemm_flops * 1e-9,
+           f->gemm_flops > 0 ? "" : " (not built in: no ratios)");
     printf("memory               %.1f GB/s read alone\n", f->read_bytes_per_s * 1e-9);
     printf("prefill              %d tokens in %.0f ms, %.0f tok/s, %.0f GFLOP/s, %.0f %% of the product\n",
            PROMPT_TOKENS, f->prefill_s * 1e3, PROMPT_TOKENS / f->prefill_s, f->prefill_flops * 1e-9,
-           100 * f->prefill_flops / f->gemm_flops);
+           percent(f->prefill_flops, f->gemm_flops));
     printf("decode, batch 1      %.1f tok/s, %.1f GB/s, %.0f %% of the memory\n", 1 / f->decode_s_per_token,
-           f->decode_bytes_per_s * 1e-9, 100 * f->decode_bytes_per_s / f->read_bytes_per_s);
+           f->decode_bytes_per_s * 1e-9, percent(f->decode_bytes_per_s, f->read_bytes_per_s));
     printf("tower, one %dx%d pair  %.0f ms, %.0f GFLOP/s, %.0f %% of the product\n", PAIR_SIDE, PAIR_SIDE,
-           f->tower_s * 1e3, f->tower_flops * 1e-9, 100 * f->tower_flops / f->gemm_flops);
+           f->tower_s * 1e3, f->tower_flops * 1e-9, percent(f->tower_flops, f->gemm_flops));
 }
 
 static void print_json(const struct bench *b, const struct figures *f)
@@ -324,9 +237,10 @@ static void print_json(const struct bench *b, const struct figures *f)
            "\"decode_tok_per_s\":%.3f,\"decode_gb_per_s\":%.2f,\"decode_ratio\":%.4f,"
            "\"tower_ms\":%.3f,\"tower_gflops\":%.2f,\"tower_ratio\":%.4f}\n",
            b->info.threads, sl_dtype_name(b->compute), f->load_s, f->gemm_flops * 1e-9, f->read_bytes_per_s * 1e-9,
-           PROMPT_TOKENS, f->prefill_s * 1e3, f->prefill_flops * 1e-9, f->prefill_flops / f->gemm_flops,
-           1 / f->decode_s_per_token, f->decode_bytes_per_s * 1e-9, f->decode_bytes_per_s / f->read_bytes_per_s,
-           f->tower_s * 1e3, f->tower_flops * 1e-9, f->tower_flops / f->gemm_flops);
+           PROMPT_TOKENS, f->prefill_s * 1e3, f->prefill_flops * 1e-9, percent(f->prefill_flops, f->gemm_flops) / 100,
+           1 / f->decode_s_per_token, f->decode_bytes_per_s * 1e-9,
+           percent(f->decode_bytes_per_s, f->read_bytes_per_s) / 100, f->tower_s * 1e3, f->tower_flops * 1e-9,
+           percent(f->tower_flops, f->gemm_flops) / 100);
 }
 
 struct options {
@@ -405,14 +319,14 @@ static void close_bench(struct bench *b)
     sl_weights_close(b->weights);
 }
 
-static int measure_alone(struct bench *b, struct figures *f, struct sl_error *e)
+// Before and after: the better one, for the machine may have been busy once.
+static void measure_alone(const struct bench *b, struct figures *f)
 {
-    // A product's weights are random ones, whatever the model: a checkpoint has no such tensor.
-    struct bench alone = *b;
-    int status = sl_weights_random(b->compute, 2, &alone.weights, e);
-    status = status == SL_OK ? measure_gemm(&alone, &f->gemm_flops, e) : status;
-    sl_weights_close(alone.weights);
-    return status == SL_OK ? measure_reading(b, &f->read_bytes_per_s, e) : status;
+    const struct sl_text_config *t = &b->config.text;
+    double product = sl_reference_product(b->compute, b->info.threads, PROMPT_TOKENS, t->intermediate, t->hidden);
+    double reading = sl_reference_reading(b->info.threads);
+    f->gemm_flops = product > f->gemm_flops ? product : f->gemm_flops;
+    f->read_bytes_per_s = reading > f->read_bytes_per_s ? reading : f->read_bytes_per_s;
 }
 
 int sl_cmd_bench(int argc, char **argv)
@@ -423,9 +337,14 @@ int sl_cmd_bench(int argc, char **argv)
     struct sl_error error = {0};
     int status = parse(argc, argv, &options, &error);
     status = status == SL_OK ? open_bench(&options, &bench, &error) : status;
-    status = status == SL_OK ? measure_alone(&bench, &figures, &error) : status;
+    if (status == SL_OK) {
+        measure_alone(&bench, &figures);
+    }
     status = status == SL_OK ? measure_decoder(&bench, &figures, &error) : status;
     status = status == SL_OK ? measure_tower(&bench, &figures, &error) : status;
+    if (status == SL_OK) {
+        measure_alone(&bench, &figures);
+    }
     close_bench(&bench);
     if (status != SL_OK) {
         return sl_report(&error);

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/reference.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "config.h"
+
+enum { REPEATS = 7, READ_BYTES = 1 << 30, MAX_THREADS = 256 };
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a;
+    double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values)
+{
+    qsort(values, REPEATS, sizeof *values, compare);
+    return values[REPEATS / 2];
+}
+
+// ---- Product
+
+#if SL_HAVE_ONEDNN
+#include <dnnl.h>
+#include <omp.h>
+
+struct product {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    dnnl_primitive_desc_t description;
+    dnnl_primitive_t primitive;
+    dnnl_memory_t memory[3]; // x, w, y; oneDNN's own buffers
+};
+
+static const int arguments[3] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
+
+// A product whose speed depended on its values would be a poor measure: small numbers, no denormals.
+static int fill(dnnl_memory_t memory, size_t size_bytes, int is_bf16)
+{
+    void *data = NULL;
+    if (dnnl_memory_map_data(memory, &data) != dnnl_success) {
+        return 0;
+    }
+    uint32_t state = 1;
+    for (size_t i = 0; i < size_bytes / (is_bf16 ? 2 : 4); i++) {
+        state = state * 1664525U + 1013904223U;
+        uint32_t bits = 0x3c000000U | (state & 0x80ff0000U); // about +-0.01
+        if (is_bf16) {
+            ((uint16_t *)data)[i] = (uint16_t)(bits >> 16);
+        } else {
+            memcpy((char *)data + 4 * i, &bits, 4);
+        }
+    }
+    return dnnl_memory_unmap_data(memory, data) == dnnl_success;
+}
+
+static int prepare(struct product *p, enum sl_dtype compute, int64_t rows, int64_t out, int64_t in)
+{
+    dnnl_data_type_t type = compute == SL_BF16 ? dnnl_bf16 : dnnl_f32;
+    dnnl_dims_t shape[3] = {{rows, in}, {in, out}, {rows, out}};
+    const dnnl_format_tag_t tag[3] = {dnnl_ab, dnnl_format_tag_any, dnnl_ab};
+    dnnl_memory_desc_t d[3];
+    dnnl_matmul_desc_t matmul;
+    int right = dnnl_engine_create(&p->engine, dnnl_cpu, 0) == dnnl_success &&
+                dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags) == dnnl_success;
+    for (int i = 0; i < 3 && right; i++) {
+        right = dnnl_memory_desc_init_by_tag(&d[i], 2, shape[i], type, tag[i]) == dnnl_success;
+    }
+    right = right && dnnl_matmul_desc_init(&matmul, &d[0], &d[1], NULL, &d[2]) == dnnl_success &&
+            dnnl_primitive_desc_create(&p->description, &matmul, NULL, p->engine, NULL) == dnnl_success &&
+            dnnl_primitive_create(&p->primitive, p->description) == dnnl_success;
+    static const dnnl_query_t query[3] = {dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md};
+    for (int i = 0; i < 3 && right; i++) {
+        const dnnl_memory_desc_t *chosen = dnnl_primitive_desc_query_md(p->description, query[i], 0);
+        right = chosen != NULL &&
+                dnnl_memory_create(&p->memory[i], chosen, p->engine, DNNL_MEMORY_ALLOCATE) == dnnl_success &&
+                fill(p->memory[i], dnnl_memory_desc_get_size(chosen), compute == SL_BF16);
+    }
+    return right;
+}
+
+static void discard(struct product *p)
+{
+    for (int i = 0; i < 3; i++) {
+        dnnl_memory_destroy(p->memory[i]);
+    }
+    dnnl_primitive_destroy(p->primitive);
+    dnnl_primitive_desc_destroy(p->description);
+    dnnl_stream_destroy(p->stream);
+    dnnl_engine_destroy(p->engine);
+}
+
+double sl_reference_product(enum sl_dtype compute, int threads, int64_t rows, int64_t out, int64_t in)
+{
+    struct product p = {0};
+    double seconds[REPEATS];
+    int before = omp_get_max_threads();
+    omp_set_num_threads(threads); // of this host thread only
+    int right = prepare(&p, compute, rows, out, in);
+    for (int i = -1; i < REPEATS && right; i++) { // the first is the warm-up
+        dnnl_exec_arg_t argument[3];
+        for (int k = 0; k < 3; k++) {
+            argument[k] = (dnnl_exec_arg_t){arguments[k], p.memory[k]};
+        }
+        double start = now_s();
+        right = dnnl_primitive_execute(p.primitive, p.stream, 3, argument) == dnnl_success &&
+                dnnl_stream_wait(p.stream) == dnnl_success;
+        if (i >= 0) {
+            seconds[i] = now_s() - start;
+        }
+    }
+    omp_set_num_threads(before);
+    discard(&p);
+    return right ? 2.0 * (double)rows * (double)out * (double)in / median(seconds) : 0;
+}
+
+#else
+
+double sl_reference_product(enum sl_dtype compute, int threads, int64_t rows, int64_t out, int64_t in)
+{
+    (void)compute, (void)threads, (void)rows, (void)out, (void)in;
+    return 0;
+}
+
+#endif
+
+// ---- Reading
+
+struct reading {
+    const uint64_t *words;
+    int64_t count;
+    uint64_t sum; // keeps the reading from being left out
+};
+
+static void *read_words(void *pointer)
+{
+    struct reading *r = pointer;
+    uint64_t sum[8] = {0};
+    for (int64_t i = 0; i + 8 <= r->count; i += 8) {
+        for (int k = 0; k < 8; k++) {
+            sum[k] += r->words[i + k];
+        }
+    }
+    for (int k = 0; k < 8; k++) {
+        r->sum += sum[k];
+    }
+    return NULL;
+}
+
+static double read_all(const uint64_t *words, int threads, volatile uint64_t *sum)
+{
+    pthread_t thread[MAX_THREADS];
+    struct reading reading[MAX_THREADS];
+    int64_t share = READ_BYTES / 8 / threads;
+    int started = 0;
+    double start = now_s();
+    for (; started < threads; started++) {
+        reading[started] = (struct reading){.words = words + started * share, .count = share};
+        if (pthread_create(&thread[started], NULL, read_words, &reading[started]) != 0) {
+            break;
+        }
+    }
+    for (int t = 0; t < started; t++) {
+        pthread_join(thread[t], NULL);
+        *sum += reading[t].sum;
+    }
+    return started > 0 ? (now_s() - start) * threads / started : 1e9;
+}
+
+double sl_reference_reading(int threads)
+{
+    int count = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+    uint64_t *words = malloc(READ_BYTES);
+    if (words == NULL) {
+        return 0;
+    }
+    memset(words, 1, READ_BYTES);
+    volatile uint64_t sum = 0;
+    double seconds[REPEATS];
+    for (int i = 0; i < REPEATS; i++) {
+        seconds[i] = read_all(words, count, &sum);
+    }
+    free(words);
+    return (double)READ_BYTES / median(seconds);
+}
