@@ -216,7 +216,7 @@ static double percent(double part, double whole)
 
 static void print_table(const struct bench *b, const struct figures *f)
 {
-    printf("device               %s, %d threads, %s\n", b->info.name, b->info.threads, sl_dtype_name(b->compute));
+    printf("device               %s, %s\n", b->info.name, sl_dtype_name(b->compute));
     printf("engine ready in      %.2f s\n", f->load_s);
     printf("matrix product       %.0f GFLOP/s, oneDNN alone%s\n", f->gemm_flops * 1e-9,
            f->gemm_flops > 0 ? "" : " (not built in: no ratios)");
