@@ -8,24 +8,27 @@
 // Between the loops of one step of a model lie microseconds: worth staying awake for. More is taken from others.
 enum { SPINS = 2000 };
 
+// The state of the loop at hand, in one word: how many workers are in it, whether more may enter, and its number.
+// A worker that wakes too late finds it closed, so the caller waits for nobody who has not begun.
+enum { OPEN = 1 << 30, INSIDE = OPEN - 1 };
+
 struct cpu_pool {
     int workers; // besides the caller
     pthread_t *thread;
 
-    // The loop at hand; written by the caller before `round` is raised, read by the workers after they have seen it.
+    // Written by the caller while the loop is closed and empty; read by workers that have entered.
     cpu_task *task;
     void *job;
     int64_t count;
     int threads;
     _Atomic int64_t next; // task
 
-    _Atomic unsigned round; // counts loops
-    atomic_int busy;        // workers that have not finished this round
+    _Atomic uint64_t loop; // number << 32 | OPEN | workers inside
     atomic_int stopping;
 
     pthread_mutex_t lock; // for sleeping and waking only
-    pthread_cond_t wake;  // a new round
-    pthread_cond_t done;  // busy is 0
+    pthread_cond_t wake;  // another loop
+    pthread_cond_t done;  // nobody is inside
     int sleepers;         // under the lock
     int caller_sleeps;    // under the lock
 };
@@ -42,6 +45,11 @@ static void pause_a_moment(void)
 #endif
 }
 
+static uint32_t number_of(uint64_t loop)
+{
+    return (uint32_t)(loop >> 32);
+}
+
 static void take_tasks(struct cpu_pool *pool, int worker)
 {
     for (;;) {
@@ -53,28 +61,40 @@ static void take_tasks(struct cpu_pool *pool, int worker)
     }
 }
 
-static unsigned await_round(struct cpu_pool *pool, unsigned seen)
+static void await_loop(struct cpu_pool *pool, uint32_t seen)
 {
     for (int i = 0; i < SPINS; i++) {
-        unsigned round = atomic_load_explicit(&pool->round, memory_order_acquire);
-        if (round != seen) {
-            return round;
+        if (number_of(atomic_load_explicit(&pool->loop, memory_order_relaxed)) != seen) {
+            return;
         }
         pause_a_moment();
     }
     pthread_mutex_lock(&pool->lock);
     pool->sleepers++;
-    while (atomic_load(&pool->round) == seen) {
+    while (number_of(atomic_load(&pool->loop)) == seen) {
         pthread_cond_wait(&pool->wake, &pool->lock);
     }
     pool->sleepers--;
     pthread_mutex_unlock(&pool->lock);
-    return atomic_load(&pool->round);
 }
 
-static void finish_round(struct cpu_pool *pool)
+// 1: inside; the caller will wait for `leave`.
+static int enter(struct cpu_pool *pool, uint32_t *seen)
 {
-    if (atomic_fetch_sub(&pool->busy, 1) > 1) {
+    uint64_t loop = atomic_load(&pool->loop);
+    while (loop & OPEN) {
+        if (atomic_compare_exchange_weak(&pool->loop, &loop, loop + 1)) {
+            break;
+        }
+    }
+    *seen = number_of(loop);
+    return (loop & OPEN) != 0;
+}
+
+static void leave(struct cpu_pool *pool)
+{
+    uint64_t before = atomic_fetch_sub(&pool->loop, 1);
+    if ((before & OPEN) || (before & INSIDE) > 1) {
         return;
     }
     pthread_mutex_lock(&pool->lock);
@@ -88,17 +108,17 @@ static void *work(void *pointer)
 {
     struct worker self = *(struct worker *)pointer;
     free(pointer);
-    unsigned seen = 0;
-    for (;;) {
-        seen = await_round(self.pool, seen);
-        if (atomic_load(&self.pool->stopping)) {
-            return NULL;
+    uint32_t seen = 0;
+    while (!atomic_load(&self.pool->stopping)) {
+        await_loop(self.pool, seen);
+        if (enter(self.pool, &seen)) {
+            if (self.number < self.pool->threads) {
+                take_tasks(self.pool, self.number);
+            }
+            leave(self.pool);
         }
-        if (self.number < self.pool->threads) {
-            take_tasks(self.pool, self.number);
-        }
-        finish_round(self.pool);
     }
+    return NULL;
 }
 
 static int start_worker(struct cpu_pool *pool)
@@ -134,28 +154,30 @@ struct cpu_pool *cpu_pool_create(int threads)
     return pool;
 }
 
-static void begin_round(struct cpu_pool *pool)
+static void begin_loop(struct cpu_pool *pool, uint64_t open)
 {
-    atomic_store(&pool->busy, pool->workers);
+    uint64_t number = number_of(atomic_load_explicit(&pool->loop, memory_order_relaxed)) + 1;
+    atomic_store(&pool->loop, (uint64_t)(uint32_t)number << 32 | open);
     pthread_mutex_lock(&pool->lock);
-    atomic_fetch_add(&pool->round, 1);
     if (pool->sleepers > 0) {
         pthread_cond_broadcast(&pool->wake);
     }
     pthread_mutex_unlock(&pool->lock);
 }
 
-static void await_workers(struct cpu_pool *pool)
+// Closes the loop and waits for those inside.
+static void end_loop(struct cpu_pool *pool)
 {
+    atomic_fetch_and(&pool->loop, ~(uint64_t)OPEN);
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&pool->busy, memory_order_acquire) == 0) {
+        if ((atomic_load(&pool->loop) & INSIDE) == 0) {
             return;
         }
         pause_a_moment();
     }
     pthread_mutex_lock(&pool->lock);
     pool->caller_sleeps = 1;
-    while (atomic_load(&pool->busy) > 0) {
+    while (atomic_load(&pool->loop) & INSIDE) {
         pthread_cond_wait(&pool->done, &pool->lock);
     }
     pool->caller_sleeps = 0;
@@ -175,9 +197,9 @@ void cpu_pool_run(struct cpu_pool *pool, int threads, int64_t count, cpu_task *t
     pool->count = count;
     pool->threads = threads;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    begin_round(pool);
+    begin_loop(pool, OPEN);
     take_tasks(pool, 0);
-    await_workers(pool);
+    end_loop(pool);
 }
 
 int cpu_pool_threads(const struct cpu_pool *pool)
@@ -191,7 +213,7 @@ void cpu_pool_destroy(struct cpu_pool *pool)
         return;
     }
     atomic_store(&pool->stopping, 1);
-    begin_round(pool);
+    begin_loop(pool, 0);
     for (int i = 0; i < pool->workers; i++) {
         pthread_join(pool->thread[i], NULL);
     }
