@@ -28,10 +28,11 @@ static const char default_prompt[] =
     "that says what happens. If nothing happens, answer {}.";
 
 struct options {
-    const char *model_dir, *index_path, *name, *device, *start_time;
+    const char *model_dir, *index_path, *name, *device;
     char *prompt_file;
     struct sl_window_rules rules;
     int64_t from_us, to_us, wall_start_us;
+    int wall_from_metadata;
     int64_t threads;
     int deterministic, force;
     enum sl_progress_form progress;
@@ -150,7 +151,10 @@ static int set_option(struct options *o, int option, const char *text, struct sl
         o->name = text;
         return *text != 0 ? SL_OK : sl_fail(e, SL_ERR_USAGE, "--name: must not be empty");
     case OPT_START:
-        o->start_time = text;
+        o->wall_from_metadata = strcmp(text, "metadata") == 0;
+        if (o->wall_from_metadata) {
+            return SL_OK;
+        }
         return sl_time_parse_absolute(text, NULL, &o->wall_start_us, e) == SL_OK ? SL_OK
                                                                                  : sl_fail_at(e, "--start-time");
     case OPT_FROM:
@@ -267,6 +271,7 @@ struct session {
     struct sl_model model;
     struct sl_eye *eye;
     struct sl_db *db;
+    struct sl_window_rules rules; // the options', with what the model's folder adds
     int64_t task, run;
     struct sl_progress progress;
 };
@@ -300,6 +305,11 @@ static int open_session(struct session *s, int argc, char **argv, struct sl_erro
                                      .max_new_tokens = o->rules.max_new_tokens,
                                      .deterministic = o->deterministic};
     int status = sl_model_open(&model, &s->model, e);
+    s->rules = o->rules;
+    if (status == SL_OK && o->rules.sampling.temperature > 0) { // drawn as the model's makers advise
+        s->rules.sampling.top_p = s->model.config.generation.top_p;
+        s->rules.sampling.top_k = s->model.config.generation.top_k;
+    }
     if (status == SL_OK) {
         status = sl_eye_create(&s->model, &s->eye, e);
     }
@@ -344,12 +354,13 @@ static int index_file(struct session *s, const char *path, struct sl_error *e)
         .model = &s->model,
         .eye = s->eye,
         .db = s->db,
-        .rules = &o->rules,
+        .rules = &s->rules,
         .path = path,
         .source_name = o->name,
         .from_us = o->from_us,
         .to_us = o->to_us,
         .wall_start_us = o->wall_start_us,
+        .wall_from_metadata = o->wall_from_metadata,
         .task = s->task,
         .run = s->run,
         .force = o->force,

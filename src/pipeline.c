@@ -62,9 +62,15 @@ static int describe_media(struct sl_run *run, struct sl_error *error)
     }
     const struct sl_source_info *info = sl_source_info(source);
     run->duration_us = info->duration_us;
+    run->wall_start_us = job->wall_from_metadata ? info->created_us : job->wall_start_us;
+    if (job->wall_from_metadata && run->wall_start_us == SL_NO_TIME) {
+        sl_source_close(source);
+        return sl_fail(error, SL_ERR_USAGE, "%s: states no creation time; give --start-time a date and time",
+                       job->path);
+    }
     char codec[160];
     double rate = info->rate_den > 0 ? (double)info->rate_num / (double)info->rate_den : 0;
-    snprintf(codec, sizeof codec, "%s %s %dx%d %.3g fps", info->codec, info->profile, info->width, info->height, rate);
+    snprintf(codec, sizeof codec, "%s %s %dx%d %.5g fps", info->codec, info->profile, info->width, info->height, rate);
     status = sl_db_file(job->db, job->path, job->source_name, &run->media, error);
     if (status == SL_OK) {
         struct sl_db_media_info row = {.duration_us = info->duration_us, .format = info->container, .codec = codec};
@@ -81,8 +87,8 @@ static int enter_index(struct sl_run *run, struct sl_error *error)
     if (status == SL_OK) {
         struct sl_db_segment segment = {.media = run->media.media,
                                         .start_us = 0,
-                                        .wall_start_us = job->wall_start_us,
-                                        .clock = job->wall_start_us != SL_NO_TIME ? SL_DB_CLOCK_USER : SL_DB_CLOCK_NONE,
+                                        .wall_start_us = run->wall_start_us,
+                                        .clock = run->wall_start_us != SL_NO_TIME ? SL_DB_CLOCK_USER : SL_DB_CLOCK_NONE,
                                         .error_us = SL_NO_TIME};
         status = sl_db_segment(job->db, &segment, &run->segment, error);
     }

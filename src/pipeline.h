@@ -32,6 +32,7 @@ struct sl_pipeline {
     const char *source_name; // NULL: the index decides
     int64_t from_us, to_us;  // media time; SL_NO_TIME: open
     int64_t wall_start_us;   // of media time 0; SL_NO_TIME: none
+    int wall_from_metadata;  // 1: wall_start_us is the creation time that the container states
     int64_t task, run;
     int force;   // redo what is done
     int threads; // decoder threads

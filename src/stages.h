@@ -31,7 +31,8 @@ struct sl_run {
     struct sl_db_media media;
     int64_t segment;
     struct sl_db_claim claim;
-    int64_t duration_us; // of the media, as stated; SL_NO_TIME: not known
+    int64_t duration_us;   // of the media, as stated; SL_NO_TIME: not known
+    int64_t wall_start_us; // Unix time of media time 0; SL_NO_TIME: not known
     int frames_per_window;
     struct sl_stretch *stretches;
     int stretch_count;
