@@ -18,14 +18,14 @@ struct sl_clip {
     struct sl_eye *eye;
     struct sl_visual visual;
     int capacity, max_tokens_per_pair;
-    int planned, count;  // frames that the window will have; frames that are in
-    int width, height;   // of every picture
-    uint8_t *pixels;     // device memory: capacity pictures, back to back
-    int64_t pixels_size; // bytes allocated
-    const struct sl_frame *last_frame;
-    int *picture;     // picture[i]: which picture frame i shows
-    int pictures;     // pictures that are in
-    uint64_t filling; // counts sl_clip_begin
+    int planned, count;          // frames that the window will have; frames that are in
+    int width, height;           // of every picture
+    uint8_t *pixels;             // device memory: capacity pictures, back to back
+    int64_t pixels_size;         // bytes allocated
+    struct sl_frame *last_frame; // our reference, so that no other frame has its address
+    int *picture;                // picture[i]: which picture frame i shows
+    int pictures;                // pictures that are in
+    uint64_t filling;            // counts sl_clip_begin
 };
 
 // ---- Eye
@@ -121,8 +121,15 @@ void sl_clip_destroy(struct sl_clip *clip)
     }
     struct sl_device *device = clip->eye->model->device;
     device->ops->release(device, clip->pixels);
+    sl_frame_unref(clip->last_frame);
     free(clip->picture);
     free(clip);
+}
+
+static void keep_frame(struct sl_clip *clip, struct sl_frame *frame)
+{
+    sl_frame_unref(clip->last_frame);
+    clip->last_frame = frame != NULL ? sl_frame_ref(frame) : NULL;
 }
 
 void sl_clip_begin(struct sl_clip *clip, int frames)
@@ -130,7 +137,7 @@ void sl_clip_begin(struct sl_clip *clip, int frames)
     clip->planned = frames;
     clip->count = 0;
     clip->pictures = 0;
-    clip->last_frame = NULL;
+    keep_frame(clip, NULL);
     clip->filling++;
 }
 
@@ -176,7 +183,7 @@ int sl_clip_add(struct sl_clip *clip, struct sl_stream *stream, struct sl_frame 
     if (frame != clip->last_frame) {
         struct sl_tensor target = picture(clip, clip->pictures++);
         clip->eye->model->device->ops->image_resize(stream, frame, &target);
-        clip->last_frame = frame;
+        keep_frame(clip, frame);
     }
     clip->picture[clip->count++] = clip->pictures - 1;
     return SL_OK;
@@ -187,7 +194,7 @@ int sl_clip_end(struct sl_clip *clip, struct sl_stream *stream, struct sl_error 
     if (clip->count % 2 != 0) {
         clip->picture[clip->count] = clip->picture[clip->count - 1];
     }
-    clip->last_frame = NULL; // the frame may be gone and its address used again
+    keep_frame(clip, NULL);
     return clip->eye->model->device->ops->wait(stream, error);
 }
 

@@ -369,6 +369,48 @@ static void test_claimed(void **state)
     free_bed(bed);
 }
 
+static void count_release(struct sl_frame *frame)
+{
+    ++*(int *)frame->owner;
+}
+
+// A frame that another one follows at the same address would pass for the same picture.
+static void test_clip_holds_the_frame_it_compares_with(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("hold.db");
+    struct sl_error e = {0};
+    struct sl_clip *clip = NULL;
+    struct sl_stream *stream = NULL;
+    const struct sl_device_ops *ops = bed->model.device->ops;
+    uint8_t pixels[64 * 64] = {0};
+    int released[2] = {0};
+    struct sl_frame frame[2];
+    ok(sl_clip_create(bed->eye, 4, 0, &clip, &e), &e);
+    ok(ops->stream_create(bed->model.device, &stream, &e), &e);
+    sl_clip_begin(clip, 4);
+    for (int i = 0; i < 2; i++) {
+        frame[i] = (struct sl_frame){.plane = {pixels},
+                                     .pitch = {64},
+                                     .width = 64,
+                                     .height = 64,
+                                     .sar_num = 1,
+                                     .sar_den = 1,
+                                     .references = 1,
+                                     .owner = &released[i],
+                                     .release = count_release};
+        ok(sl_clip_add(clip, stream, &frame[i], &e), &e);
+        sl_frame_unref(&frame[i]);
+        assert_int_equal(released[i], 0);
+    }
+    assert_int_equal(released[0], 1);
+    ok(sl_clip_end(clip, stream, &e), &e);
+    assert_int_equal(released[1], 1);
+    ops->stream_destroy(stream);
+    sl_clip_destroy(clip);
+    free_bed(bed);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -391,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_failing_device),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_claimed),
+        cmocka_unit_test(test_clip_holds_the_frame_it_compares_with),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
