@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 import world
 
 PROMPT = (Path(__file__).parent / "prompt.txt").read_text()
-WIDTH, HEIGHT, PATCH = 192, 128, 16
-GRID_H, GRID_W = HEIGHT // PATCH, WIDTH // PATCH
-TOKENS = GRID_H * GRID_W // 4  # per pair of frames, after the 2x2 merge
+PATCH = 16
+TOKENS = 24           # at most, per pair of frames, after the 2x2 merge
+CANVAS = (128, 192)   # height and width that a 3:2 picture gets
 BPE_SIZE = 502
 ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
          "<|image_pad|>", "<|video_pad|>", "<think>", "</think>"]
@@ -82,10 +82,17 @@ def build_model(tok):
     return Qwen3VLForConditionalGeneration(cfg).float()
 
 
+def canvas(height, width):
+    """The size that the model's own video processor gives to frames of this size (all larger than the canvas)."""
+    beta = (height * width / (TOKENS * 1024)) ** 0.5
+    return max(32, int(height / beta / 32 + 1e-9) * 32), max(32, int(width / beta / 32 + 1e-9) * 32)
+
+
 # ---- prompt layout -------------------------------------------------------------------------------------------------
 
-def prefix(tok, samples, prompt=PROMPT):
-    """Token ids and the three rows of positions of a window sampled at the given times, up to where the answer begins."""
+def prefix(tok, samples, size=CANVAS, prompt=PROMPT):
+    """Token ids and positions [L][3] of a window sampled at these times, up to where the answer begins; next position."""
+    rows, cols = size[0] // PATCH // 2, size[1] // PATCH // 2
     enc = lambda s: tok.encode(s, add_special_tokens=False).ids
     start, end, pad = (tok.token_to_id(t) for t in ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>"))
     times = list(samples) + ([samples[-1]] if len(samples) % 2 else [])
@@ -102,11 +109,11 @@ def prefix(tok, samples, prompt=PROMPT):
     text(enc("<|im_start|>user\n"))
     for a, b in zip(times[::2], times[1::2]):
         text(enc("<%.1f seconds>" % ((a + b) / 2)) + [start])
-        for r in range(GRID_H // 2):
-            for c in range(GRID_W // 2):
+        for r in range(rows):
+            for c in range(cols):
                 ids.append(pad)
                 pos.append((p, p + r, p + c))
-        p += max(GRID_H, GRID_W) // 2
+        p += max(rows, cols)
         text([end])
     text(enc(prompt) + enc("<|im_end|>\n<|im_start|>assistant\n"))
     return ids, pos, p
@@ -223,47 +230,49 @@ class Net(torch.nn.Module):
         self.text_config = config_dict(tok)["text_config"]
         self.hf, self.dtype = hf, torch.float32  # the type of activations
         self.vis, self.lang = hf.model.visual, hf.model.language_model
-        self.vision_block = many(vision_block, compile_blocks)
+        self.vision_block = many(vision_block, compile_blocks, dims=2)
         self.text_layer = many(text_layer, compile_blocks, dims=2)
-        self.vision_layout()
+        self.layouts = {}
 
-    def vision_layout(self):
-        """Constants of the 12x8 patch grid: order of patches, rotary angles, bilinear position weights."""
-        hh, ww = torch.meshgrid(torch.arange(GRID_H), torch.arange(GRID_W), indexing="ij")
-        merge = lambda x: x.reshape(GRID_H // 2, 2, GRID_W // 2, 2).permute(0, 2, 1, 3).reshape(-1)
-        hh, ww = merge(hh), merge(ww)
+    def layout(self, gh, gw, dev):
+        """Constants of one patch grid, in merge order: rotary cos and sin, weights of the position table."""
+        if (gh, gw) in self.layouts:
+            return self.layouts[gh, gw]
+        hh, ww = torch.meshgrid(torch.arange(gh), torch.arange(gw), indexing="ij")
+        merged = lambda x: x.reshape(gh // 2, 2, gw // 2, 2).permute(0, 2, 1, 3).reshape(-1)
+        hh, ww = merged(hh), merged(ww)
         dim = self.vis.config.hidden_size // self.vis.config.num_heads
         freq = 10000.0 ** (-torch.arange(0, dim // 2, 2).float() / (dim // 2))
         ang = torch.cat([hh[:, None] * freq, ww[:, None] * freq], -1)
         ang = torch.cat([ang, ang], -1)
         side = int(self.vis.config.num_position_embeddings ** 0.5)
-        table = torch.zeros(GRID_H * GRID_W, side * side)
-        y, x = hh * (side - 1) / (GRID_H - 1), ww * (side - 1) / (GRID_W - 1)
+        table = torch.zeros(gh * gw, side * side)
+        y, x = hh * (side - 1) / (gh - 1), ww * (side - 1) / (gw - 1)
         y0, x0 = y.long(), x.long()
         y1, x1 = (y0 + 1).clamp(max=side - 1), (x0 + 1).clamp(max=side - 1)
         dy, dx = y - y0, x - x0
-        rows = torch.arange(GRID_H * GRID_W)
         for yy, xx, w in ((y0, x0, (1 - dy) * (1 - dx)), (y0, x1, (1 - dy) * dx), (y1, x0, dy * (1 - dx)),
                           (y1, x1, dy * dx)):
-            table.index_put_((rows, yy * side + xx), w, accumulate=True)
-        for name, t in (("v_cos", ang.cos()), ("v_sin", ang.sin()), ("v_pos", table)):
-            self.register_buffer(name, t, persistent=False)
+            table.index_put_((torch.arange(gh * gw), yy * side + xx), w, accumulate=True)
+        self.layouts[gh, gw] = ang.cos().to(dev), ang.sin().to(dev), table.to(dev)
+        return self.layouts[gh, gw]
 
     def patches(self, frames):
-        """[N, 2, 3, 128, 192] in -1..1 -> [N, 96, 1536]."""
-        n = frames.shape[0]
-        x = frames.view(n, 2, 3, GRID_H // 2, 2, PATCH, GRID_W // 2, 2, PATCH)
-        return x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(n, GRID_H * GRID_W, -1)
+        """[N, 2, 3, height, width] in -1..1 -> [N, patches, 1536]."""
+        n, _, _, h, w = frames.shape
+        x = frames.view(n, 2, 3, h // 32, 2, PATCH, w // 32, 2, PATCH)
+        return x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(n, h * w // PATCH ** 2, -1)
 
     def see(self, frames):
-        """Pairs of frames -> [main, deepstack...], each [N, 24, hidden]."""
+        """Pairs of frames -> [main, deepstack...], each [N, tokens, hidden]."""
         vis = self.vis
         w = vis.patch_embed.proj
         x = linear(self.patches(frames), w.weight.flatten(1), w.bias)
-        x = x + (self.v_pos @ vis.pos_embed.weight).to(x.dtype)
+        cos, sin, table = self.layout(frames.shape[-2] // PATCH, frames.shape[-1] // PATCH, x.device)
+        x = x + (table @ vis.pos_embed.weight).to(x.dtype)
         outs = []
         for i, blk in enumerate(vis.blocks):
-            x = self.vision_block(x, self.v_cos, self.v_sin, vis.config.num_heads, vision_weights(blk))
+            x = self.vision_block(x, cos, sin, vis.config.num_heads, vision_weights(blk))
             if i in vis.config.deepstack_visual_indexes:
                 m = vis.deepstack_merger_list[len(outs)]
                 outs.append(merge(x, m.norm, True, m.linear_fc1, m.linear_fc2))
@@ -310,9 +319,9 @@ class Net(torch.nn.Module):
 
 @torch.no_grad()
 def generate(net, tok, frames, samples, limit=500):
-    """Greedy answers for windows of one layout. frames: [B, pairs, 2, 3, 128, 192] in -1..1, in net.dtype."""
+    """Greedy answers for windows of one layout. frames: [B, pairs, 2, 3, height, width] in -1..1, in net.dtype."""
     dev = frames.device
-    ids, pos, p = prefix(tok, samples)
+    ids, pos, p = prefix(tok, samples, tuple(frames.shape[-2:]))
     b = frames.shape[0]
     pad = tok.token_to_id("<|video_pad|>")
     spots = torch.tensor([i for i, t in enumerate(ids) if t == pad], device=dev)

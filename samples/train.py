@@ -11,7 +11,6 @@ model learns through helper heads what stands in each frame, and what begins or 
 import argparse
 import json
 import random
-import re
 import time
 from pathlib import Path
 
@@ -21,10 +20,13 @@ import torch.nn.functional as F
 
 import demo_model as dm
 import world as W
+from evaluate import matched, parse
 
-LENGTHS = [30, 10, 20, 5, 15.5, 8.5, 25, 3]
-CHANCES = {"easy": [0, 0.15, 0, 0.85, 0, 0, 0, 0], "medium": [0.15, 0.5, 0.1, 0.15, 0, 0.1, 0, 0],
-           "all": [0.52, 0.26, 0.06, 0.03, 0.04, 0.03, 0.04, 0.02]}
+LENGTHS = [30, 10, 20, 5, 15.5, 8.5, 25, 3, 30.5, 10.5, 12, 27]
+CHANCES = {"easy": [0, 15, 0, 85, 0, 0, 0, 0, 0, 0, 0, 0], "medium": [15, 50, 10, 15, 0, 10, 0, 0, 0, 0, 0, 0],
+           "all": [50, 26, 4, 3, 2, 3, 2, 2, 2, 2, 2, 2]}
+SIZES = [(128, 192), (128, 160), (96, 192)]  # what 3:2, 4:3 and 16:9 pictures become
+SIZE_CHANCES = [54, 28, 18]
 MOST_EVENTS = 14
 CLASSES = 5 * 42 + 20 + 2  # visible, blinks, grows, turns from, turns to; tens and ones of a sign; dark, rain
 TAP = 3                    # the decoder layer that the pair head reads
@@ -47,7 +49,7 @@ def make_window(rng, length):
         offset = 0.0 if rng.random() < 0.2 else float(rng.choice([10, 20, 30] if length > 9 else [5, 8, 15]))
         world = W.World(rng.getrandbits(48), offset + length, quiet=rng.random() < 0.03)
         n = int(length / W.STEP)
-        jitter = np.random.default_rng(rng.getrandbits(32)).uniform(0, rng.uniform(0, 0.05), n)
+        jitter = np.random.default_rng(rng.getrandbits(32)).uniform(0, rng.uniform(0, 0.09), n)
         times = np.maximum(np.arange(n) * W.STEP - jitter, 0) + offset
         events = W.seen([(s - offset, e - offset, *rest) for s, e, *rest in world.events], times - offset, length)
         if len(events) <= MOST_EVENTS:
@@ -70,14 +72,15 @@ class Windows(torch.utils.data.IterableDataset):
             rng = random.Random(self.seed * 1_000_003 + step)
             stage = "easy" if step < self.easy else "medium" if step < self.medium else "all"
             length = rng.choices(LENGTHS, CHANCES[stage])[0]
-            yield make_batch(tok, rng, length, max(1, int(self.frames / (length / W.STEP))))
+            size = rng.choices(SIZES, SIZE_CHANCES)[0] if stage == "all" else SIZES[0]
+            yield make_batch(tok, rng, length, max(1, int(self.frames / (length / W.STEP))), size)
             step += stride
 
 
-def make_batch(tok, rng, length, size):
+def make_batch(tok, rng, length, count, size=SIZES[0]):
     stop, pad = tok.token_to_id("<|im_end|>"), tok.token_to_id("<|endoftext|>")
     things, scene, coarse, fine, answers, marks = [], [], [], [], [], []
-    for b in range(min(size, 384)):
+    for b in range(min(count, 384)):
         world, times, events = make_window(rng, length)
         t, s = world.states(times)
         things.append(t)
@@ -87,7 +90,7 @@ def make_batch(tok, rng, length, size):
         answers.append(tok.encode(W.answer(events)).ids + [stop])
         marks += [(b, c, e[5], e[6]) for e in events for c in classes(e[3], e[4])]
     longest = (max(map(len, answers)) + 63) // 64 * 64 + 1  # few different lengths: kernels are chosen for each
-    return {"length": length, "things": torch.from_numpy(np.stack(things)), "scene": torch.from_numpy(np.stack(scene)),
+    return {"length": length, "size": size, "things": torch.from_numpy(np.stack(things)), "scene": torch.from_numpy(np.stack(scene)),
             "coarse": torch.from_numpy(np.stack(coarse)), "fine": torch.from_numpy(np.stack(fine)),
             "answers": torch.tensor([a + [pad] * (longest - len(a)) for a in answers]),
             "marks": torch.tensor(marks, dtype=torch.long).view(-1, 4)}
@@ -157,9 +160,13 @@ class Camera:
         y, cb, cr = self.film(img, scene, style.repeat_interleave(f, 0), noise)
         coarse = torch.where(u[:, 8] < 0.3, 0.5, 14 * u[:, 9] ** 1.5 + 0.5)
         out = self.develop(self.quantise(y, coarse.repeat_interleave(f)), cb, cr).view(b, f, 3, W.HEIGHT, W.WIDTH)
+        h, w = batch["size"]
+        if (h, w) != (W.HEIGHT, W.WIDTH):
+            out = F.interpolate(out.flatten(0, 1).float(), (h, w), mode="bicubic", antialias=True)
+            out = out.clamp(-1, 1).to(torch.bfloat16).view(b, f, 3, h, w)
         if f % 2:
             out = torch.cat((out, out[:, -1:]), 1)
-        return out.view(b, -1, 2, 3, W.HEIGHT, W.WIDTH)
+        return out.view(b, -1, 2, 3, h, w)
 
     def quantise(self, y, q):
         n, h, w = y.shape
@@ -233,38 +240,20 @@ def targets(batch, frames):
 
 # ---- scoring -------------------------------------------------------------------------------------------------------
 
-def parse(text):
-    return [(int(a) * 60 + float(b), int(c) * 60 + float(d), t) for a, b, c, d, t in
-            re.findall(r'"(\d\d):(\d\d\.\d\d) - (\d\d):(\d\d\.\d\d)": "([^"]*)"', text)]
-
-
-def matched(found, true, slack=1.0):
-    left, n = list(true), 0
-    for s, e, t in found:
-        hit = next((x for x in left if x[2] == t and abs(x[0] - s) <= slack and abs(x[1] - e) <= slack), None)
-        if hit:
-            left.remove(hit)
-            n += 1
-    return n
-
-
-def score(net, tok, camera, length, count, seed=999, show=0):
+def score(net, tok, camera, length, count, size=SIZES[0], seed=999):
     rng = random.Random(seed)
     net.eval()
     n = found = true = same_text = 0
     samples = [k * W.STEP for k in range(int(length / W.STEP))]
     for _ in range(0, count, 128):  # at most 128 at once
-        batch = to_device(make_batch(tok, rng, length, min(128, count)))
+        batch = to_device(make_batch(tok, rng, length, min(128, count), size))
         texts = dm.generate(net, tok, camera(batch), samples)
         stop = tok.token_to_id("<|im_end|>")
-        for i, (got, ids) in enumerate(zip(texts, batch["answers"].tolist())):
+        for got, ids in zip(texts, batch["answers"].tolist()):
             want = tok.decode(ids[:ids.index(stop)])
             a, b = parse(got), parse(want)
             n, found, true = n + matched(a, b), found + len(a), true + len(b)
             same_text += matched(a, b, 1e9)
-            if i < show:
-                log("  want " + want)
-                log("  got  " + got)
     net.train()
     f1 = lambda x: 2 * x / max(1, found + true)
     return f1(n), f1(same_text), n / max(1, found), n / max(1, true)
@@ -283,14 +272,14 @@ def log(line):
 
 
 def losses(net, heads, tok, batch, camera, layouts):
-    length = batch["length"]
-    if length not in layouts:
-        ids, pos, p = dm.prefix(tok, [k * W.STEP for k in range(int(length / W.STEP))])
+    key = batch["length"], tuple(batch["size"])  # the loader makes lists of tuples
+    if key not in layouts:
+        ids, pos, p = dm.prefix(tok, [k * W.STEP for k in range(int(key[0] / W.STEP))], key[1])
         ids = torch.tensor(ids, device=DEVICE)
         spots = (ids == tok.token_to_id("<|video_pad|>")).nonzero()[:, 0]
         ends = (ids == tok.token_to_id("<|vision_end|>")).nonzero()[:, 0]
-        layouts[length] = ids, torch.tensor(pos, device=DEVICE), p, spots, ends
-    ids, pos, p, spots, ends = layouts[length]
+        layouts[key] = ids, torch.tensor(pos, device=DEVICE), p, spots, ends
+    ids, pos, p, spots, ends = layouts[key]
     frames = camera(batch).to(net.dtype)
     b, pairs = frames.shape[:2]
     seen = net.see(frames.flatten(0, 1))
@@ -336,6 +325,7 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.enable_cudnn_sdp(False)  # gave NaN for frames of 64 patches, and plans anew for every shape
     from tokenizers import Tokenizer
     tok = Tokenizer.from_file(str(Path(__file__).parent / "demo-model" / "tokenizer.json"))
     loader = iter(torch.utils.data.DataLoader(
@@ -346,7 +336,7 @@ def main():
     if args.start:
         dm.load_weights(hf, args.start)
         if (args.start / "helpers.pt").exists():
-            heads.load_state_dict(torch.load(args.start / "helpers.pt"))
+            heads.load_state_dict(torch.load(args.start / "helpers.pt", map_location="cpu"))
     net, heads = dm.Net(hf, tok, not args.no_compile).to(DEVICE), heads.to(DEVICE)
     net.dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32
     camera, plain = Camera(DEVICE, not args.no_compile), dm.Net(hf, tok).to(DEVICE)
@@ -400,9 +390,9 @@ def main():
     dm.save_folder(hf, tok, OUT / "demo-model")
     torch.save(heads.state_dict(), OUT / "helpers.pt")
     log(f"end: {step} steps, {windows} windows, {time.time() - begun:.0f} s")
-    for length in (30, 10):
-        f = score(plain, tok, camera, length, args.score, show=4)
-        log(f"{length} s windows: F1 %.3f (texts alone %.3f), precision %.3f, recall %.3f" % f)
+    for length, size in ((30, SIZES[0]), (10, SIZES[0]), (30, SIZES[1]), (30, SIZES[2])):
+        f = score(plain, tok, camera, length, args.score, size)
+        log(f"{length} s windows of {size[1]}x{size[0]}: F1 %.3f (texts alone %.3f), precision %.3f, recall %.3f" % f)
     if DEVICE == "cuda":
         log(f"memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB, {time.time() - begun:.0f} s")
 
