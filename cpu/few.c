@@ -4,7 +4,7 @@
 #include "cpu/linear.h"
 
 enum {
-    CHUNK_MAX = 120,      // rows of w that a thread takes at a time; a multiple of all tiles of `dots`
+    CHUNK_MAX = 120,      // rows of w that a thread takes at a time; even: `dots` takes two
     CHUNK_MIN = 24,       //
     CHUNK_BYTES = 400000, // what stays in the second-level cache from one group of x rows to the next
 };

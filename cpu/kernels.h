@@ -12,9 +12,10 @@
 #include "core/device.h"
 
 enum {
-    CPU_LANES = 16,  // the widest vector, in floats
-    CPU_VECTORS = 4, // the widest panel, in vectors
-    CPU_DOTS = 8,    // the most rows of x that `dots` takes
+    CPU_LANES = 16,     // the widest vector, in floats
+    CPU_VECTORS = 4,    // the widest panel, in vectors
+    CPU_DOTS = 8,       // the most rows of x that `dots` takes
+    CPU_STRETCH = 4096, // bytes of a row that `dots` sums before it adds them to the rest
 };
 
 // Where a product goes: y[row][column] = epilogue(c + bias) + residual.

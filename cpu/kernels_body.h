@@ -385,16 +385,26 @@ INLINE void dot_step(int bf16, int rows, int m, const char *const *w, const char
     }
 }
 
-// rows <= 4 and m are constants, small enough for the registers. The rows that come `next` are fetched on the way: the
-// hardware foresees no farther than the end of a page.
-INLINE void dot_tile(int bf16, int rows, int m, const char *const *w, const char *const *next, const char *x,
-                     int64_t x_stride_bytes, int64_t k, float *c, int64_t ldc)
+INLINE void fetch(const char *p, int64_t offset, int far)
 {
-    const char *row[4];
+    const char *at = (const char *)((uintptr_t)p + (uintptr_t)offset); // may lie beyond the last row
+    if (far) {
+        __builtin_prefetch(at, 0, 2);
+    } else {
+        __builtin_prefetch(at);
+    }
+}
+
+// rows <= 4, m and far are constants, small enough for the registers. `next` is what to fetch on the way, since the
+// hardware foresees no farther than the end of a page; into the first-level cache, or the second when it is far.
+INLINE void dot_tile(int bf16, int rows, int m, int far, const char *const *w, const char *const *next, int64_t offset,
+                     const char *x, int64_t x_stride_bytes, int64_t k, float *c, int64_t ldc, int accumulate)
+{
+    const char *row[4], *from = x + offset;
     vf sum[4][CPU_DOTS];
     UNROLL
     for (int r = 0; r < rows; r++) {
-        row[r] = w[r];
+        row[r] = w[r] + offset;
         UNROLL
         for (int j = 0; j < m; j++) {
             sum[r][j] = (vf){0};
@@ -404,12 +414,12 @@ INLINE void dot_tile(int bf16, int rows, int m, const char *const *w, const char
     for (int64_t b = 0; b < whole; b += 4 * LANES) {
         UNROLL
         for (int r = 0; r < rows; r++) {
-            __builtin_prefetch(next[r] + b);
+            fetch(next[r], offset + b, far);
         }
-        dot_step(bf16, rows, m, row, x, x_stride_bytes, b, LANES, sum);
+        dot_step(bf16, rows, m, row, from, x_stride_bytes, b, LANES, sum);
     }
     if (whole < bytes) {
-        dot_step(bf16, rows, m, row, x, x_stride_bytes, whole, (bytes - whole) / 4, sum);
+        dot_step(bf16, rows, m, row, from, x_stride_bytes, whole, (bytes - whole) / 4, sum);
     }
     UNROLL
     for (int j = 0; j < m; j++) {
@@ -420,47 +430,69 @@ INLINE void dot_tile(int bf16, int rows, int m, const char *const *w, const char
             tile_sums[r] = sum[r][j];
         }
         add_lanes_of_four(tile_sums, sums);
-        memcpy(c + j * ldc, sums, (size_t)rows * sizeof *c);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            c[j * ldc + r] = sums[r] + (accumulate ? c[j * ldc + r] : 0);
+        }
     }
 }
 
-#define DEFINE_DOTS(m, tile_rows)                                                                                      \
-    INLINE void dots_##m(int bf16, int64_t n, const char *const *w, const void *x, int64_t x_stride, int64_t k,        \
-                         float *c, int64_t ldc)                                                                        \
+// One or two rows of x: every row of w in one go, so that the memory sees one long stream.
+INLINE void dots_in_line(int bf16, int m, int64_t n, const char *const *w, const char *x, int64_t x_stride, int64_t k,
+                         float *c, int64_t ldc)
+{
+    int64_t size = bf16 ? 2 : 4, stretch = CPU_STRETCH / size;
+    for (int64_t i = 0; i < n; i++) {
+        const char *ahead = (const char *)((uintptr_t)w[i] + 2 * CPU_STRETCH);
+        for (int64_t first = 0; first < k; first += stretch) {
+            int64_t count = k - first < stretch ? k - first : stretch;
+            dot_tile(bf16, 1, m, 1, w + i, &ahead, first * size, x, x_stride, count, c + i, ldc, first > 0);
+        }
+    }
+}
+
+// More of them: a stretch of every row of w before the next stretch, so that the same of x stays in the cache.
+INLINE void dots_in_stretches(int bf16, int m, int64_t n, const char *const *w, const char *x, int64_t x_stride,
+                              int64_t k, float *c, int64_t ldc)
+{
+    int64_t size = bf16 ? 2 : 4, stretch = CPU_STRETCH / size;
+    for (int64_t first = 0; first < k; first += stretch) {
+        int64_t count = k - first < stretch ? k - first : stretch, i = 0;
+        for (; i + 2 <= n; i += 2) {
+            const char *const *next = i + 4 <= n ? w + i + 2 : w + i;
+            dot_tile(bf16, 2, m, 0, w + i, next, first * size, x, x_stride, count, c + i, ldc, first > 0);
+        }
+        if (i < n) {
+            dot_tile(bf16, 1, m, 0, w + i, w + i, first * size, x, x_stride, count, c + i, ldc, first > 0);
+        }
+    }
+}
+
+#define DOTS_PARAMETERS                                                                                                \
+    int64_t n, const char *const *w, const char *x, int64_t x_stride, int64_t k, float *c, int64_t ldc
+#define DEFINE_DOTS(how, m)                                                                                            \
+    KERNEL void dots_f32_##m(DOTS_PARAMETERS)                                                                          \
     {                                                                                                                  \
-        int64_t i = 0;                                                                                                 \
-        for (; i + tile_rows <= n; i += tile_rows) {                                                                   \
-            const char *const *next = i + 2 * tile_rows <= n ? w + i + tile_rows : w + i;                              \
-            dot_tile(bf16, tile_rows, m, w + i, next, x, x_stride, k, c + i, ldc);                                     \
-        }                                                                                                              \
-        for (; i < n; i++) {                                                                                           \
-            dot_tile(bf16, 1, m, w + i, w + i, x, x_stride, k, c + i, ldc);                                            \
-        }                                                                                                              \
+        dots_in_##how(0, m, n, w, x, x_stride, k, c, ldc);                                                             \
     }                                                                                                                  \
-    KERNEL void dots_f32_##m(int64_t n, const char *const *w, const void *x, int64_t x_stride, int64_t k, float *c,    \
-                             int64_t ldc)                                                                              \
+    KERNEL void dots_bf16_##m(DOTS_PARAMETERS)                                                                         \
     {                                                                                                                  \
-        dots_##m(0, n, w, x, x_stride, k, c, ldc);                                                                     \
-    }                                                                                                                  \
-    KERNEL void dots_bf16_##m(int64_t n, const char *const *w, const void *x, int64_t x_stride, int64_t k, float *c,   \
-                              int64_t ldc)                                                                             \
-    {                                                                                                                  \
-        dots_##m(1, n, w, x, x_stride, k, c, ldc);                                                                     \
+        dots_in_##how(1, m, n, w, x, x_stride, k, c, ldc);                                                             \
     }
 
-DEFINE_DOTS(1, 4)
-DEFINE_DOTS(2, 4)
-DEFINE_DOTS(3, 4)
-DEFINE_DOTS(4, 4)
-DEFINE_DOTS(5, 4)
-DEFINE_DOTS(6, 4)
-DEFINE_DOTS(7, 3)
-DEFINE_DOTS(8, 3)
+DEFINE_DOTS(line, 1)
+DEFINE_DOTS(line, 2)
+DEFINE_DOTS(stretches, 3)
+DEFINE_DOTS(stretches, 4)
+DEFINE_DOTS(stretches, 5)
+DEFINE_DOTS(stretches, 6)
+DEFINE_DOTS(stretches, 7)
+DEFINE_DOTS(stretches, 8)
 
 KERNEL void dots(int bf16, int64_t n, const char *const *w, const void *x, int64_t x_stride_bytes, int m, int64_t k,
                  float *c, int64_t ldc)
 {
-    void (*const with[2][CPU_DOTS])(int64_t, const char *const *, const void *, int64_t, int64_t, float *, int64_t) = {
+    void (*const with[2][CPU_DOTS])(DOTS_PARAMETERS) = {
         {dots_f32_1, dots_f32_2, dots_f32_3, dots_f32_4, dots_f32_5, dots_f32_6, dots_f32_7, dots_f32_8},
         {dots_bf16_1, dots_bf16_2, dots_bf16_3, dots_bf16_4, dots_bf16_5, dots_bf16_6, dots_bf16_7, dots_bf16_8},
     };

@@ -115,6 +115,8 @@ static void all_kinds(void)
 
 static void large_blocks(void)
 {
+    run(&(struct test_case){SL_F32, SL_F32, SL_F32, 3, 2500, 70, 1, SL_EPILOGUE_NONE, 1, 1});
+    run(&(struct test_case){SL_BF16, SL_BF16, SL_F32, 12, 2500, 70, 1, SL_EPILOGUE_SILU_GATE, 1, 1});
     run(&(struct test_case){SL_F32, SL_F32, SL_F32, 530, 300, 700, 3, SL_EPILOGUE_GELU_TANH, 1, 1});
     run(&(struct test_case){SL_BF16, SL_BF16, SL_F32, 530, 600, 402, 2, SL_EPILOGUE_SILU_GATE, 1, 1});
 }
