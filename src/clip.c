@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/clip.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct sl_eye {
@@ -8,10 +9,10 @@ struct sl_eye {
     void *patches;                     // [max_patches, patch bytes] compute type
     void *features;                    // [max_patches / merge^2, out_hidden]
     void *deepstack[SL_MAX_DEEPSTACK]; // likewise
-    // What `features` holds: groups [first_group, first_group + groups) of `clip` in its `filling`.
-    const struct sl_clip *clip;
+    // What `features` holds: groups [first_group, first_group + groups) of one filling of one clip; 0: nothing.
     uint64_t filling;
     int first_group, groups;
+    atomic_uint_fast64_t fillings; // numbers given out so far
 };
 
 struct sl_clip {
@@ -25,7 +26,7 @@ struct sl_clip {
     struct sl_frame *last_frame; // our reference, so that no other frame has its address
     int *picture;                // picture[i]: which picture frame i shows
     int pictures;                // pictures that are in
-    uint64_t filling;            // counts sl_clip_begin
+    uint64_t filling;            // a number of its own, among all clips of the eye: a clip's address may return
 };
 
 // ---- Eye
@@ -138,7 +139,7 @@ void sl_clip_begin(struct sl_clip *clip, int frames)
     clip->count = 0;
     clip->pictures = 0;
     keep_frame(clip, NULL);
-    clip->filling++;
+    clip->filling = atomic_fetch_add(&clip->eye->fillings, 1) + 1;
 }
 
 // The first frame decides the size; memory grows only when a larger one than ever comes.
@@ -219,8 +220,7 @@ const struct sl_visual *sl_clip_visual(struct sl_clip *clip)
 
 static int holds(const struct sl_eye *eye, const struct sl_clip *clip, int group)
 {
-    return eye->clip == clip && eye->filling == clip->filling && group >= eye->first_group &&
-           group < eye->first_group + eye->groups;
+    return eye->filling == clip->filling && group >= eye->first_group && group < eye->first_group + eye->groups;
 }
 
 // Encodes as many groups from `group` on as one call of the tower takes.
@@ -253,10 +253,9 @@ static int encode_from(struct sl_eye *eye, struct sl_clip *clip, int group, stru
     for (int k = 0; k < v->deepstack_count; k++) {
         deepstack[k] = sl_tensor_2d(eye->deepstack[k], model->compute, tokens, v->out_hidden);
     }
-    eye->clip = NULL;
+    eye->filling = 0;
     int status = sl_vision_encode(model->vision, stream, &patches, groups, grid_h, grid_w, &features, deepstack, error);
     if (status == SL_OK) {
-        eye->clip = clip;
         eye->filling = clip->filling;
         eye->first_group = group;
         eye->groups = groups;
