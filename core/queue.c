@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct sl_fifo {
     pthread_mutex_t lock;
@@ -23,10 +24,14 @@ int sl_fifo_create(int capacity, void (*drop)(void *item), struct sl_fifo **out,
     if (fifo == NULL) {
         return sl_fail(error, SL_ERR_MEMORY, "no memory for a queue of %d", capacity);
     }
-    // Default attributes: on Linux these cannot fail.
+    // On Linux these cannot fail.
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&fifo->lock, NULL);
     pthread_cond_init(&fifo->not_full, NULL);
-    pthread_cond_init(&fifo->not_empty, NULL);
+    pthread_cond_init(&fifo->not_empty, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     fifo->capacity = capacity;
     fifo->drop = drop;
     *out = fifo;
@@ -88,23 +93,41 @@ int sl_fifo_push(struct sl_fifo *fifo, void *item)
     return status;
 }
 
-int sl_fifo_pop(struct sl_fifo *fifo, void **item)
+// `until` NULL: for ever.
+static int pop_until(struct sl_fifo *fifo, const struct timespec *until, void **item)
 {
     int status = SL_OK;
+    int late = 0;
     pthread_mutex_lock(&fifo->lock);
-    while (fifo->count == 0 && !fifo->closed && !fifo->cancelled) {
-        pthread_cond_wait(&fifo->not_empty, &fifo->lock);
+    while (fifo->count == 0 && !fifo->closed && !fifo->cancelled && !late) {
+        late = until == NULL ? pthread_cond_wait(&fifo->not_empty, &fifo->lock)
+                             : pthread_cond_timedwait(&fifo->not_empty, &fifo->lock, until);
     }
     if (fifo->cancelled) {
         status = SL_ERR_INTERRUPTED;
     } else if (fifo->count == 0) {
-        status = SL_END;
+        status = fifo->closed ? SL_END : SL_ERR_BUSY;
     } else {
         *item = take(fifo);
         pthread_cond_signal(&fifo->not_full);
     }
     pthread_mutex_unlock(&fifo->lock);
     return status;
+}
+
+int sl_fifo_pop(struct sl_fifo *fifo, void **item)
+{
+    return pop_until(fifo, NULL, item);
+}
+
+int sl_fifo_pop_within(struct sl_fifo *fifo, int timeout_ms, void **item)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    until.tv_sec += timeout_ms / 1000 + until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    return pop_until(fifo, &until, item);
 }
 
 static void set_and_wake(struct sl_fifo *fifo, int *flag)

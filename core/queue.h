@@ -23,6 +23,9 @@ int sl_fifo_push(struct sl_fifo *fifo, void *item);
 // Waits while the queue is empty. SL_OK and *item, SL_END when closed and empty, SL_ERR_INTERRUPTED after cancel.
 int sl_fifo_pop(struct sl_fifo *fifo, void **item);
 
+// The same, but waits `timeout_ms` at most: SL_ERR_BUSY when there is nothing by then.
+int sl_fifo_pop_within(struct sl_fifo *fifo, int timeout_ms, void **item);
+
 void sl_fifo_close(struct sl_fifo *fifo);
 void sl_fifo_cancel(struct sl_fifo *fifo);
 
