@@ -181,6 +181,7 @@ static int run_stages(struct sl_run *run, struct sl_error *error)
         sl_fail(error, SL_ERR_MEMORY, "no thread could be started");
         sl_run_stop(run, error);
         sl_fifo_close(run->windows);
+        atomic_store(&run->written, started == 0); // else the writer says so
     }
     watch(run);
     for (int i = 0; i < started; i++) {

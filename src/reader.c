@@ -35,41 +35,49 @@ static int add_stretch(struct sl_run *run, int64_t from_us, int64_t to_us, struc
     return SL_OK;
 }
 
-int sl_reader_plan(struct sl_run *run, struct sl_error *error)
+// The cells from *at_us to limit_us, which *at_us is then. Behind it *open_from_us is where an unfinished stretch
+// began.
+static int plan_cells(struct sl_run *run, int64_t limit_us, int64_t *at_us, int64_t *open_from_us,
+                      struct sl_error *error)
 {
-    const struct sl_pipeline *job = run->job;
-    int64_t window_us = job->rules->window_us;
-    int64_t at_us = job->from_us != SL_NO_TIME ? job->from_us : 0;
-    int64_t limit_us = job->to_us != SL_NO_TIME ? job->to_us : run->duration_us;
-    if (limit_us == SL_NO_TIME) { // a length that nobody states: read it all, what is done is written again
-        run->reaches_end = 1;
-        return add_stretch(run, at_us, SL_NO_TIME, error);
-    }
-    int64_t open_from_us = SL_NO_TIME; // beginning of the stretch at hand
-    while (at_us < limit_us) {
-        int64_t cell_end_us = (at_us / window_us + 1) * window_us;
+    int64_t window_us = run->job->rules->window_us;
+    while (*at_us < limit_us) {
+        int64_t cell_end_us = (*at_us / window_us + 1) * window_us;
         int64_t end_us = cell_end_us < limit_us ? cell_end_us : limit_us;
         int done = 0;
-        int status = is_done(run, at_us, end_us, &done, error);
-        if (status == SL_OK && done && open_from_us != SL_NO_TIME) {
-            status = add_stretch(run, open_from_us, at_us, error);
-            open_from_us = SL_NO_TIME;
+        int status = is_done(run, *at_us, end_us, &done, error);
+        if (status == SL_OK && done && *open_from_us != SL_NO_TIME) {
+            status = add_stretch(run, *open_from_us, *at_us, error);
+            *open_from_us = SL_NO_TIME;
         }
         if (status != SL_OK) {
             return status;
         }
         if (done) {
             atomic_fetch_add(&run->progress->windows_skipped, 1);
-        } else if (open_from_us == SL_NO_TIME) {
-            open_from_us = at_us;
+        } else if (*open_from_us == SL_NO_TIME) {
+            *open_from_us = *at_us;
         }
-        at_us = end_us;
+        *at_us = end_us;
     }
-    if (open_from_us == SL_NO_TIME) {
-        return SL_OK;
+    return SL_OK;
+}
+
+int sl_reader_plan(struct sl_run *run, struct sl_error *error)
+{
+    const struct sl_pipeline *job = run->job;
+    int64_t at_us = job->from_us != SL_NO_TIME ? job->from_us : 0;
+    int64_t open_from_us = SL_NO_TIME;
+    int status =
+        plan_cells(run, job->to_us != SL_NO_TIME ? job->to_us : run->duration_us, &at_us, &open_from_us, error);
+    // A stated length may be wrong, or there is none: the rest is done only if the index knows where the media ends.
+    if (status == SL_OK && job->to_us == SL_NO_TIME) {
+        int done = 0;
+        status = is_done(run, at_us, INT64_MAX, &done, error);
+        open_from_us = open_from_us == SL_NO_TIME && !done ? at_us : open_from_us;
+        run->reaches_end = open_from_us != SL_NO_TIME;
     }
-    run->reaches_end = job->to_us == SL_NO_TIME; // a stated length may be wrong: read on to the real end
-    return add_stretch(run, open_from_us, job->to_us, error);
+    return status == SL_OK && open_from_us != SL_NO_TIME ? add_stretch(run, open_from_us, job->to_us, error) : status;
 }
 
 // ---- Reading

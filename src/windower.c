@@ -186,7 +186,10 @@ static int take_break(struct windower *w, int64_t end_us, struct sl_error *error
         atomic_store(&w->run->truncated, 1);
         status = fail_rest(w, covered_us, media_end_us, error);
     }
-    atomic_store(&w->run->end_us, media_end_us);
+    // Asked for from somewhere behind the end, decode/ does not tell where that is.
+    if (w->covered_us > 0 || media_end_us <= w->run->duration_us) {
+        atomic_store(&w->run->end_us, media_end_us);
+    }
     w->hole_count = 0;
     w->covered_us = 0;
     return status;

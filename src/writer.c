@@ -22,26 +22,36 @@ static int64_t now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-// Waits for the answer; cancels it when the run stops. Keeps the claim alive meanwhile.
+// Keeps the claim alive; stops the run when it is lost. Called often, whatever is waited for.
+static int beat(struct writer *w, struct sl_error *error)
+{
+    if (now_ms() - w->last_beat_ms <= HEARTBEAT_MS) {
+        return SL_OK;
+    }
+    w->last_beat_ms = now_ms();
+    int status = sl_db_heartbeat(w->run->job->db, &w->run->claim, error);
+    if (status != SL_OK) {
+        sl_run_stop(w->run, error);
+    }
+    return status;
+}
+
+// Waits for the answer, even when the claim is lost: the engine still holds the window. Cancels it when the run stops.
 static int await(struct writer *w, struct sl_window *window, struct sl_error *error)
 {
     int cancelled = 0;
     int status = SL_OK;
-    (void)sl_run_must_stop(w->run); // seen even when no window has to be waited for
-    while (window->submitted && !sl_window_wait(window, WAIT_MS)) {
-        if (sl_run_must_stop(w->run) && !cancelled) {
+    for (;;) {
+        int stopping = sl_run_must_stop(w->run); // seen even when no window has to be waited for
+        if (stopping && window->submitted && !cancelled) {
             sl_engine_cancel(w->run->job->model->engine, window->ticket);
             cancelled = 1;
         }
-        if (status == SL_OK && now_ms() - w->last_beat_ms > HEARTBEAT_MS) {
-            w->last_beat_ms = now_ms();
-            status = sl_db_heartbeat(w->run->job->db, &w->run->claim, error);
-            if (status != SL_OK) {
-                sl_run_stop(w->run, error); // goes on waiting: the engine still holds the window
-            }
+        if (!window->submitted || sl_window_wait(window, WAIT_MS)) {
+            return status;
         }
+        status = status == SL_OK ? beat(w, error) : status;
     }
-    return status;
 }
 
 // ---- From the answer to the row
@@ -82,7 +92,7 @@ static int fill_pieces(struct row *row, const struct sl_window *window, struct s
     return SL_OK;
 }
 
-// An answer that was cut by its length says nothing about what came after the last event it began.
+// An answer that was cut by its length or number says nothing about what came after the last event it began.
 static int note_cut(const struct row *row, struct sl_window *window, struct sl_error *error)
 {
     int64_t from_us = window->start_us;
@@ -119,7 +129,7 @@ static int fill_row(struct writer *w, struct row *row, struct sl_window *window,
         fail_row(row, answer->text);
     } else {
         status = fill_pieces(row, window, error);
-        if (status == SL_OK && answer->finish == SL_FINISH_LENGTH) {
+        if (status == SL_OK && (answer->finish == SL_FINISH_LENGTH || row->events.count >= SL_WINDOW_MAX_EVENTS)) {
             status = note_cut(row, window, error);
         }
     }
@@ -172,29 +182,42 @@ static int finish_media(struct sl_run *run, struct sl_error *error)
     return sl_db_segment_end(run->job->db, run->segment, end_us, error);
 }
 
+// Commits the window once it is answered, unless something went wrong before, and gives its clip back.
+static int take_window(struct writer *w, struct sl_window *window, int status, struct sl_error *error)
+{
+    struct sl_run *run = w->run;
+    int waited = await(w, window, error);
+    status = status == SL_OK ? waited : status;
+    int abandoned = window->answer.finish == SL_FINISH_CANCELLED && atomic_load(&run->stopping);
+    if (status == SL_OK && !abandoned) {
+        status = commit(w, window, error);
+        if (status != SL_OK) {
+            sl_run_stop(run, error);
+        }
+    }
+    if (window->clip != NULL) {
+        (void)sl_fifo_push(run->clips, window->clip); // cancelled: the run owns all clips and frees them
+    }
+    sl_window_destroy(window);
+    return status;
+}
+
 void *sl_writer_thread(void *pointer)
 {
     struct writer w = {.run = pointer, .last_beat_ms = now_ms()};
     struct sl_run *run = w.run;
     struct sl_error error = {0};
     int status = SL_OK;
-    void *item = NULL;
+    int popped = SL_OK;
     // Goes on after a fault, without committing: the windows in flight must be awaited before they are freed.
-    while (sl_fifo_pop(run->windows, &item) == SL_OK) {
-        struct sl_window *window = item;
-        int waited = await(&w, window, &error);
-        status = status == SL_OK ? waited : status;
-        int abandoned = window->answer.finish == SL_FINISH_CANCELLED && atomic_load(&run->stopping);
-        if (status == SL_OK && !abandoned) {
-            status = commit(&w, window, &error);
-            if (status != SL_OK) {
-                sl_run_stop(run, &error);
-            }
+    while (popped != SL_END) {
+        void *window = NULL;
+        popped = sl_fifo_pop_within(run->windows, WAIT_MS, &window);
+        if (popped == SL_OK) {
+            status = take_window(&w, window, status, &error);
+        } else if (popped == SL_ERR_BUSY && status == SL_OK) {
+            status = beat(&w, &error);
         }
-        if (window->clip != NULL) {
-            (void)sl_fifo_push(run->clips, window->clip); // cancelled: the run owns all clips and frees them
-        }
-        sl_window_destroy(window);
     }
     if (status == SL_OK) {
         status = finish_media(run, &error);

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "src/pipeline.h"
+#include "src/stages.h"
 #include "tests/support/clipmaker.h"
 #include "tests/support/stub_device.h"
 
@@ -207,7 +207,7 @@ static int index_clip(struct bed *bed, const char *path, int64_t from_us, int64_
 // ---- What the index says
 
 struct cover {
-    int64_t seen_us, failed_us, never_us, source;
+    int64_t seen_us, failed_us, never_us, source; // seen: with what an answer of noise leaves out at its longest
     int events_outside;
 };
 
@@ -215,7 +215,8 @@ static int add_span(const struct sl_db_span *span, void *user)
 {
     struct cover *c = user;
     int64_t length = span->end_us - span->start_us;
-    c->seen_us += span->seen == SL_DB_SEEN ? length : 0;
+    int cut = span->seen == SL_DB_OUTAGE && strstr(span->cause, "cut at its longest") != NULL;
+    c->seen_us += span->seen == SL_DB_SEEN || cut ? length : 0;
     c->failed_us += span->seen == SL_DB_SPAN_FAILED ? length : 0;
     c->never_us += span->seen == SL_DB_NEVER ? length : 0;
     return 0;
@@ -369,6 +370,55 @@ static void test_claimed(void **state)
     free_bed(bed);
 }
 
+// Told to be shorter than it is, and not read to its end: the rest is not forgotten.
+static void test_behind_the_stated_end(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("longer.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("longer.mp4", 14);
+    ok(index_clip(bed, clip, SL_NO_TIME, 14000000, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_done), 4);
+    struct sl_run run = {.duration_us = 10000000, .progress = &p};
+    struct sl_pipeline job = {
+        .rules = &bed->rules, .db = bed->db, .task = bed->task, .from_us = SL_NO_TIME, .to_us = SL_NO_TIME};
+    struct sl_db_media media;
+    run.job = &job;
+    ok(sl_db_file(bed->db, clip, NULL, &media, &e), &e);
+    struct sl_db_segment segment = {.media = media.media, .wall_start_us = SL_NO_TIME, .error_us = SL_NO_TIME};
+    ok(sl_db_segment(bed->db, &segment, &run.segment, &e), &e);
+    ok(sl_reader_plan(&run, &e), &e);
+    assert_int_equal(run.stretch_count, 1);
+    assert_int_equal(run.stretches[0].from_us, 10000000);
+    assert_true(run.stretches[0].to_us == SL_NO_TIME && run.reaches_end);
+    free(run.stretches);
+    // Once read to the end, nothing is left, stated or not.
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_done), 0);
+    run = (struct sl_run){.duration_us = SL_NO_TIME, .progress = &p, .job = &job, .segment = run.segment};
+    ok(sl_reader_plan(&run, &e), &e);
+    assert_int_equal(run.stretch_count, 0);
+    // From behind the end there is nothing, and the end stays where it was.
+    ok(index_clip(bed, clip, 60000000, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(cover_of(bed).seen_us, 14000000);
+    assert_int_equal(cover_of(bed).never_us, 0);
+    free_bed(bed);
+}
+
+static void test_from_behind_the_end(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("behind.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("behind.mp4", 6);
+    ok(index_clip(bed, clip, 60000000, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_done), 0);
+    assert_in_range(cover_of(bed).never_us, 5900000, 6100000);
+    free_bed(bed);
+}
+
 static void count_release(struct sl_frame *frame)
 {
     ++*(int *)frame->owner;
@@ -433,6 +483,8 @@ int main(void)
         cmocka_unit_test(test_failing_device),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_claimed),
+        cmocka_unit_test(test_behind_the_stated_end),
+        cmocka_unit_test(test_from_behind_the_end),
         cmocka_unit_test(test_clip_holds_the_frame_it_compares_with),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
