@@ -383,6 +383,7 @@ static int index_file(struct session *s, const char *path, struct sl_error *e)
 static int ends_all(int status)
 {
     switch (status) {
+    case SL_ERR_USAGE: // what was asked is impossible with this one
     case SL_ERR_OPEN:
     case SL_ERR_EMPTY:
     case SL_ERR_NOT_VIDEO:
@@ -396,20 +397,24 @@ static int ends_all(int status)
     }
 }
 
-static int index_files(struct session *s, struct sl_error *first)
+// The first failure is the one to exit with, unless a later one ended all.
+static int index_files(struct session *s, struct sl_error *kept)
 {
     int result = SL_OK;
-    for (int i = 0; i < s->options->file_count; i++) {
+    for (int i = 0; i < s->options->file_count && !ends_all(result); i++) {
         struct sl_error error = {0};
         int status = index_file(s, s->options->files[i], &error);
-        if (status != SL_OK && result == SL_OK) {
-            *first = error;
-            result = status;
-        } else if (status != SL_OK) {
-            sl_progress_note(&s->progress, error.text);
+        if (status == SL_OK) {
+            continue;
         }
-        if (ends_all(status)) {
-            break;
+        int keep = result == SL_OK || ends_all(status);
+        const struct sl_error *other = keep ? kept : &error;
+        if (other->status != SL_OK) {
+            sl_progress_note(&s->progress, other->text);
+        }
+        if (keep) {
+            *kept = error;
+            result = status;
         }
     }
     return result;

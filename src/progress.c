@@ -25,6 +25,9 @@ void sl_progress_init(struct sl_progress *progress, enum sl_progress_form form)
 
 void sl_progress_finish(struct sl_progress *progress)
 {
+    if (progress->line_open) { // the run broke off; what comes next has a line of its own
+        fputs("\n", stderr);
+    }
     pthread_mutex_destroy(&progress->lock);
 }
 
