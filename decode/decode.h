@@ -30,7 +30,7 @@ struct sl_source;
 struct sl_source_options {
     int64_t fps_num, fps_den; // samples a second as a fraction, each 1..1000000
     int64_t from_us, to_us;   // samples with from_us <= sample_us < to_us; SL_NO_TIME: open end
-    int threads;              // decoder threads; 0: one for each core
+    int threads;              // decoder threads, 64 at most are used; 0: one for each core
     int64_t open_timeout_us;  // longest wait while opening; 0: none
     int64_t read_timeout_us;  // longest wait for one packet; 0: none
 

@@ -24,6 +24,9 @@
 // Two pictures this close, after a jump back of more than this, are taken for a clock that restarted.
 #define STEP_US 1000000
 
+// More only take memory: a picture each.
+#define MAX_THREADS 64
+
 // How much earlier than stated pictures may end without being called cut, if nothing else is wrong: the last one is
 // simply on screen for longer.
 #define TAIL_SLACK_US 500000
@@ -43,7 +46,8 @@ int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struc
         return sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", input->path);
     }
     codec->pkt_timebase = input->stream->time_base;
-    codec->thread_count = input->options->threads;
+    int threads = input->options->threads;
+    codec->thread_count = threads < MAX_THREADS ? threads : MAX_THREADS;
     codec->thread_type = FF_THREAD_FRAME | FF_THREAD_SLICE;
     int code = avcodec_open2(codec, input->decoder, NULL);
     if (code < 0) {

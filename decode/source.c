@@ -61,8 +61,8 @@ static int check_options(const char *path, const struct sl_source_options *optio
     if (options->to_us != SL_NO_TIME && options->from_us != SL_NO_TIME && options->to_us <= options->from_us) {
         return sl_fail(error, SL_ERR_USAGE, "%s: the span asked for ends before it starts", path);
     }
-    if (options->threads < 0 || options->threads > 64) {
-        return sl_fail(error, SL_ERR_USAGE, "%s: %d decoder threads are not between 0 and 64", path, options->threads);
+    if (options->threads < 0) {
+        return sl_fail(error, SL_ERR_USAGE, "%s: %d decoder threads are less than none", path, options->threads);
     }
     return SL_OK;
 }
