@@ -78,7 +78,7 @@ static void plan_memory(const struct sl_model_options *options, struct sl_model 
     struct sl_device_info info;
     model->device->ops->info(model->device, &info);
     const struct sl_text_config *text = &model->config.text;
-    int64_t token_bytes = 2 * text->layers * text->kv_heads * text->head_dim * sl_dtype_bytes(model->compute);
+    int64_t token_bytes = (int64_t)2 * text->layers * text->kv_heads * text->head_dim * sl_dtype_bytes(model->compute);
     int64_t per_pair = tokens_per_pair(&model->config, options);
     int64_t visual = per_pair * options->pairs_per_window;
     int merged = model->config.vision.patch * model->config.vision.merge;
