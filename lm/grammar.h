@@ -21,7 +21,8 @@
 
 enum {
     SL_GRAMMAR_MAX_EVENTS = 256,
-    SL_GRAMMAR_MIN_TOKENS = 3, // "{", "}", end of text
+    SL_GRAMMAR_MIN_TOKENS = 3,    // "{", "}", end of text
+    SL_GRAMMAR_EVENT_TOKENS = 29, // with fewer left no further event may be begun
 };
 
 // Where in the answer we are.

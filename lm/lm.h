@@ -99,7 +99,12 @@ struct sl_answer_grammar {
     int max_text_bytes;
 };
 
-enum sl_finish { SL_FINISH_STOP, SL_FINISH_LENGTH, SL_FINISH_CANCELLED, SL_FINISH_FAILED };
+enum sl_finish {
+    SL_FINISH_STOP,
+    SL_FINISH_LENGTH, // max_new_tokens are used up; or nearly, so that the grammar may have closed the answer early
+    SL_FINISH_CANCELLED,
+    SL_FINISH_FAILED,
+};
 
 // What a request came to. Valid during on_done only.
 struct sl_answer {

@@ -235,7 +235,9 @@ static void interpret(struct sl_sequence *s, const struct sl_vocabulary *v, int3
     } else if (!add_text(s, v, id)) {
         fail(s, SL_ERR_MEMORY, "out of memory: text of an answer");
     } else if (sl_sequence_is_bound(s) && sl_grammar_finished(&s->grammar)) {
-        finish(s, SL_FINISH_STOP);
+        // With too few tokens left for another event, nobody knows whether there was one to tell.
+        int64_t left = s->ticket.request.max_new_tokens - s->generated;
+        finish(s, left < SL_GRAMMAR_EVENT_TOKENS ? SL_FINISH_LENGTH : SL_FINISH_STOP);
     }
 }
 
