@@ -177,7 +177,11 @@ static int take_break(struct windower *w, int64_t end_us, struct sl_error *error
     int status = SL_OK;
     if (w->window != NULL) {
         struct sl_window *window = w->window;
-        window->end_us = window->end_us < media_end_us ? window->end_us : media_end_us;
+        if (window->end_us > media_end_us) {
+            window->end_us = media_end_us;
+        } else if (window->end_us < end_us) {
+            window->end_us = end_us; // pictures end later than stated, but before another sample
+        }
         window->shown_us = window->end_us < end_us ? window->end_us : end_us;
         covered_us = window->end_us;
         status = end_window(w, error);

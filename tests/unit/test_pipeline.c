@@ -406,6 +406,37 @@ static void test_behind_the_stated_end(void **state)
     free_bed(bed);
 }
 
+// Matroska's Duration, a double, in ms.
+static void state_duration(const char *path, double duration_ms)
+{
+    size_t size = 0;
+    uint8_t *bytes = clip_read_bytes(path, &size);
+    uint8_t *at = memmem(bytes, size, "\x44\x89\x88", 3);
+    assert_non_null(at);
+    uint64_t bits = 0;
+    memcpy(&bits, &duration_ms, sizeof bits);
+    for (int i = 0; i < 8; i++) {
+        at[3 + i] = (uint8_t)(bits >> (56 - 8 * i));
+    }
+    clip_write_bytes(path, bytes, size);
+    free(bytes);
+}
+
+// The last picture ends a little later than the container states: no moment is left out.
+static void test_ends_later_than_stated(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("late.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("late.mkv", 9);
+    state_duration(clip, 8700);
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(cover_of(bed).seen_us, 9000000);
+    assert_int_equal(cover_of(bed).never_us, 0);
+    free_bed(bed);
+}
+
 static void test_from_behind_the_end(void **state)
 {
     (void)state;
@@ -484,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_claimed),
         cmocka_unit_test(test_behind_the_stated_end),
+        cmocka_unit_test(test_ends_later_than_stated),
         cmocka_unit_test(test_from_behind_the_end),
         cmocka_unit_test(test_clip_holds_the_frame_it_compares_with),
     };
