@@ -362,6 +362,25 @@ static void binds_answers_to_the_grammar(void **state)
     close_model(&m);
 }
 
+// Whoever reads the answer must know that there may have been more to tell.
+static void says_when_an_answer_was_closed_for_its_length(void **state)
+{
+    (void)state;
+    struct model m = open_model("c", options_of(1));
+    struct sl_answer_grammar grammar = {.window_us = 10000000, .max_events = 3, .max_text_bytes = 40};
+    for (unsigned seed = 0; seed < 3; seed++) {
+        struct client *c = ask(0, 9, seed, 28);
+        c->request.grammar = &grammar;
+        c->request.sampling = (struct sl_sampling){.temperature = 1, .top_p = 1, .seed = seed};
+        submit(&m, c);
+        wait_for(c);
+        assert_int_equal(c->answer.finish, SL_FINISH_LENGTH);
+        assert_non_null(strchr(c->text, '}'));
+        forget(c);
+    }
+    close_model(&m);
+}
+
 static void bounds_thinking_and_keeps_it_out_of_the_text(void **state)
 {
     (void)state;
@@ -758,6 +777,7 @@ int main(void)
         cmocka_unit_test(answers_as_the_reference),
         cmocka_unit_test(streams_whole_characters),
         cmocka_unit_test(binds_answers_to_the_grammar),
+        cmocka_unit_test(says_when_an_answer_was_closed_for_its_length),
         cmocka_unit_test(bounds_thinking_and_keeps_it_out_of_the_text),
         cmocka_unit_test(answers_in_ids_without_a_tokenizer),
         cmocka_unit_test(answers_alike_alone_and_in_a_batch),

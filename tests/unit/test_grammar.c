@@ -344,6 +344,30 @@ static void closes_in_time(void **state)
     }
 }
 
+static int may_go_on(int64_t window_us, int64_t tokens_left)
+{
+    uint32_t bits[WORDS];
+    size_t size = 0;
+    struct sl_grammar_state at = start(window_us, 4, 20);
+    assert_int_equal(take(&at, "{\"00:00.00 - 00:01.00\":\"a\""), 26);
+    sl_grammar_mask(vocabularies[0].grammar, &at, tokens_left, bits);
+    for (int32_t i = 0; i < sl_tokenizer_size(vocabularies[0].tokenizer); i++) {
+        const char *bytes = sl_tokenizer_bytes(vocabularies[0].tokenizer, i, &size);
+        if (size == 1 && bytes[0] == ',') {
+            return has_bit(bits, i);
+        }
+    }
+    return -1;
+}
+
+static void says_how_few_tokens_are_no_event(void **state)
+{
+    (void)state;
+    assert_int_equal(may_go_on(30000000, SL_GRAMMAR_EVENT_TOKENS), 1);
+    assert_int_equal(may_go_on(7200000000, SL_GRAMMAR_EVENT_TOKENS), 1);
+    assert_int_equal(may_go_on(7200000000, SL_GRAMMAR_EVENT_TOKENS - 1), 0);
+}
+
 static void refuses_impossible_limits(void **state)
 {
     (void)state;
@@ -366,6 +390,7 @@ int main(void)
         cmocka_unit_test(masks_are_exact),
         cmocka_unit_test(walks_end_well),
         cmocka_unit_test(closes_in_time),
+        cmocka_unit_test(says_how_few_tokens_are_no_event),
         cmocka_unit_test(refuses_impossible_limits),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

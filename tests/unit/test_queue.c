@@ -44,6 +44,21 @@ static void keeps_order_and_drains_after_close(void **state)
     sl_fifo_destroy(fifo);
 }
 
+static void waits_for_a_while(void **state)
+{
+    (void)state;
+    struct sl_fifo *fifo = make(2, NULL);
+    int value = 0;
+    void *item = NULL;
+    assert_int_equal(sl_fifo_pop_within(fifo, 20, &item), SL_ERR_BUSY);
+    assert_int_equal(sl_fifo_push(fifo, &value), SL_OK);
+    assert_int_equal(sl_fifo_pop_within(fifo, 0, &item), SL_OK);
+    assert_ptr_equal(item, &value);
+    sl_fifo_close(fifo);
+    assert_int_equal(sl_fifo_pop_within(fifo, 60000, &item), SL_END);
+    sl_fifo_destroy(fifo);
+}
+
 static void refuses_no_capacity(void **state)
 {
     (void)state;
@@ -179,7 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keeps_order_and_drains_after_close), cmocka_unit_test(refuses_no_capacity),
         cmocka_unit_test(hands_every_item_to_one_thread),     cmocka_unit_test(cancel_wakes_and_drops),
-        cmocka_unit_test(destroy_drops_what_is_left),
+        cmocka_unit_test(destroy_drops_what_is_left),         cmocka_unit_test(waits_for_a_while),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
