@@ -123,7 +123,7 @@ static int measure_decoder(struct bench *b, struct figures *f, struct sl_error *
     f->load_s = now_s() - start;
     int32_t ids[PROMPT_TOKENS];
     for (int i = 0; i < PROMPT_TOKENS; i++) {
-        ids[i] = (int32_t)((i * 7919L + 13) % (t->vocab / 2));
+        ids[i] = (int32_t)((i * 7919L + 13) % ((t->vocab + 1) / 2));
     }
     double prefill[REPEATS];
     double decode[REPEATS];
