@@ -14,7 +14,7 @@ enum {
     TOKENS_AROUND_PAIR = 12,  // "<1234.5 seconds>", vision start and end
     TOKENS_OF_REQUEST = 4096, // the question, system text and chat frame, at most
     MAX_TOKENS_PER_PAIR = 768,
-    MAX_SEQUENCES = 8,
+    MAX_SEQUENCES = 4, // windows in flight: more take memory, and prefill is most of the work
 };
 
 static int open_device(const struct sl_model_options *options, struct sl_device **out, struct sl_error *error)
