@@ -59,6 +59,12 @@ printf 'RIFF\064\000\000\000WAVEfmt \020\000\000\000\001\000\001\000\100\037\000
 head -c 16 /dev/zero >>"$work/audio.wav"
 expect 6 'audio.wav' index "$work/audio.wav"
 
+# Of several files each failure is told, and the first one's code remains.
+index "$work/empty.mp4" --start-time metadata "$work/no-such-file.mp4" "$work/clip.mp4" >"$work/out" 2>"$work/err"
+got=$?
+[ $got = 4 ] && grep -q empty "$work/err" && grep -q no-such-file "$work/err" && grep -q 'creation time' "$work/err" ||
+    { echo "FAILED: three bad files: exit $got and:" && cat "$work/err" && failed=1; }
+
 # --- Models
 expect 8 'config.json' with_model "$work/no-such-model"
 broken_model shard && rm "$(ls "$work"/shard/*.safetensors | tail -n 1)"
