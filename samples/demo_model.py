@@ -91,7 +91,7 @@ def canvas(height, width):
 # ---- prompt layout -------------------------------------------------------------------------------------------------
 
 def prefix(tok, samples, size=CANVAS, prompt=PROMPT):
-    """Token ids and positions [L][3] of a window sampled at these times, up to where the answer begins; next position."""
+    """Token ids and positions [L][3] of a window sampled at these times, up to the answer; the answer's position."""
     rows, cols = size[0] // PATCH // 2, size[1] // PATCH // 2
     enc = lambda s: tok.encode(s, add_special_tokens=False).ids
     start, end, pad = (tok.token_to_id(t) for t in ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>"))

@@ -90,8 +90,9 @@ def make_batch(tok, rng, length, count, size=SIZES[0]):
         answers.append(tok.encode(W.answer(events)).ids + [stop])
         marks += [(b, c, e[5], e[6]) for e in events for c in classes(e[3], e[4])]
     longest = (max(map(len, answers)) + 63) // 64 * 64 + 1  # few different lengths: kernels are chosen for each
-    return {"length": length, "size": size, "things": torch.from_numpy(np.stack(things)), "scene": torch.from_numpy(np.stack(scene)),
-            "coarse": torch.from_numpy(np.stack(coarse)), "fine": torch.from_numpy(np.stack(fine)),
+    stack = lambda arrays: torch.from_numpy(np.stack(arrays))
+    return {"length": length, "size": size, "things": stack(things), "scene": stack(scene), "coarse": stack(coarse),
+            "fine": stack(fine),
             "answers": torch.tensor([a + [pad] * (longest - len(a)) for a in answers]),
             "marks": torch.tensor(marks, dtype=torch.long).view(-1, 4)}
 
@@ -348,8 +349,7 @@ def main():
     log(f"parameters {sum(p.numel() for p in hf.parameters()) / 1e6:.2f} M, seed {args.seed}, rate {args.rate}, "
         f"from {args.start.name if args.start else 'nothing'}, torch {torch.__version__}")
     sums, saved, layouts, windows = torch.zeros(4, device=DEVICE), time.time(), {}, 0
-    started = mark = None
-    step = -1
+    mark, step = begun, -1
     while step + 1 < args.steps:
         step += 1
         done = (time.time() - begun) / (60 * args.minutes)
@@ -370,7 +370,7 @@ def main():
         windows += len(batch["answers"])
         if step == 0:
             log(f"first step after {time.time() - begun:.0f} s")
-            started = mark = time.time()
+            mark = time.time()
         if step % 100 == 99 or step == args.steps - 1:
             m = (sums / 100).tolist()
             now = time.time()

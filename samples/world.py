@@ -57,7 +57,8 @@ class World:
         gap = rng.choice([6, 10, 10, 20])
         for lane in range(rng.choices([1, 2, 3, 4], [30, 38, 24, 8])[0]):
             self.fill_lane(lane, gap)
-        for spans, text, low, high, kind in ((self.darkness, DARK, 3, 12, "dark"), (self.rainfall, RAIN, 4, 30, "rain")):
+        for spans, text, low, high, kind in ((self.darkness, DARK, 3, 12, "dark"),
+                                             (self.rainfall, RAIN, 4, 30, "rain")):
             if rng.random() < 0.4:
                 t = rng.expovariate(1 / 25)
                 while t < seconds:
