@@ -34,7 +34,7 @@ struct options {
     int64_t from_us, to_us, wall_start_us;
     int wall_from_metadata;
     int64_t threads;
-    int deterministic, force;
+    int model_chosen, deterministic, force;
     enum sl_progress_form progress;
     char **files; // argv
     int file_count;
@@ -143,6 +143,7 @@ static int set_option(struct options *o, int option, const char *text, struct sl
     switch (option) {
     case 'm':
         o->model_dir = text;
+        o->model_chosen = 1;
         return SL_OK;
     case 'd':
         o->index_path = text;
@@ -198,9 +199,11 @@ static int check_options(const struct options *o, struct sl_error *e)
     if (frames < 1 || frames > MAX_FRAMES_PER_WINDOW) {
         return sl_fail(e, SL_ERR_USAGE, "--window and --fps: a window must hold 1 to %d frames", MAX_FRAMES_PER_WINDOW);
     }
-    return strlen(r->prompt) <= MAX_PROMPT_BYTES
-               ? SL_OK
-               : sl_fail(e, SL_ERR_USAGE, "--prompt: must not be longer than %d bytes", MAX_PROMPT_BYTES);
+    size_t prompt_bytes = strlen(r->prompt);
+    if (prompt_bytes == 0 || prompt_bytes > MAX_PROMPT_BYTES) {
+        return sl_fail(e, SL_ERR_USAGE, "--prompt: must have 1 to %d bytes", MAX_PROMPT_BYTES);
+    }
+    return SL_OK;
 }
 
 static int parse_options(int argc, char **argv, struct options *o, struct sl_error *e)
@@ -305,6 +308,9 @@ static int open_session(struct session *s, int argc, char **argv, struct sl_erro
                                      .max_new_tokens = o->rules.max_new_tokens,
                                      .deterministic = o->deterministic};
     int status = sl_model_open(&model, &s->model, e);
+    if (status == SL_ERR_MODEL_MISSING && !o->model_chosen) {
+        sl_fail_at(e, "no model: give -m MODEL_DIR or set SCENELOG_MODEL");
+    }
     s->rules = o->rules;
     if (status == SL_OK && o->rules.sampling.temperature > 0) { // drawn as the model's makers advise
         s->rules.sampling.top_p = s->model.config.generation.top_p;
@@ -424,8 +430,11 @@ int sl_cmd_index(int argc, char **argv)
 {
     struct options options;
     struct sl_error error = {0};
+    int code = 0;
     int status = parse_options(argc, argv, &options, &error);
-    if (status == SL_OK) {
+    if (status != SL_OK) {
+        code = sl_report(&error);
+    } else {
         struct session session = {.options = &options};
         sl_signals_install();
         sl_progress_init(&session.progress, options.progress);
@@ -434,8 +443,9 @@ int sl_cmd_index(int argc, char **argv)
             status = index_files(&session, &error);
         }
         status = close_session(&session, status, &error);
+        code = status == SL_OK ? 0 : sl_progress_report(&session.progress, &error);
         sl_progress_finish(&session.progress);
     }
     free(options.prompt_file);
-    return status == SL_OK ? 0 : sl_report(&error);
+    return code;
 }

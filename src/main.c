@@ -15,18 +15,24 @@ static const struct {
     {"info", sl_cmd_info},   {"bench", sl_cmd_bench}, {"help", sl_cmd_help},
 };
 
+static int asks_for_help(const char *argument)
+{
+    return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
+}
+
 static int run(int argc, char **argv)
 {
     const char *name = argv[1];
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         if (strcmp(name, commands[i].name) == 0) {
-            return commands[i].run(argc - 1, argv + 1);
+            int helps = commands[i].run != sl_cmd_help && argc > 2 && asks_for_help(argv[2]);
+            return helps ? sl_cmd_help(2, argv) : commands[i].run(argc - 1, argv + 1);
         }
     }
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
         return sl_version_print();
     }
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+    if (asks_for_help(name)) {
         return sl_cmd_help(1, argv + 1);
     }
     struct sl_error error;

@@ -5,8 +5,11 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "src/options.h"
 
 enum { TERMINAL_EVERY_MS = 250, PLAIN_EVERY_MS = 10000, JSON_EVERY_MS = 1000 };
 
@@ -86,11 +89,28 @@ static void show_json(const struct sl_progress *progress, const struct figures *
     cJSON_Delete(line);
 }
 
+enum { SHOWN_BYTES = 60 };
+
+// The end of a long path, without what would break the line.
+static void shown_path(const char *path, char out[SHOWN_BYTES + 4])
+{
+    size_t size = strlen(path);
+    const char *from = size > SHOWN_BYTES ? path + size - SHOWN_BYTES : path;
+    while (from > path && ((unsigned char)*from & 0xc0) == 0x80) {
+        from++; // not in the middle of a UTF-8 character
+    }
+    snprintf(out, SHOWN_BYTES + 4, "%s%s", from > path ? "..." : "", from);
+    for (char *c = out; *c != 0; c++) {
+        *c = (unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c;
+    }
+}
+
 static void show_text(struct sl_progress *progress, const struct figures *f, int last)
 {
-    char line[320];
-    int n = snprintf(line, sizeof line, "%s: %.0f of %.0f s, %.1fx real time, %" PRId64 " windows", progress->path,
-                     f->media_s, f->duration_s, f->speed, f->done);
+    char path[SHOWN_BYTES + 4], line[320];
+    shown_path(progress->path, path);
+    int n = snprintf(line, sizeof line, "%s: %.0f of %.0f s, %.1fx real time, %" PRId64 " windows", path, f->media_s,
+                     f->duration_s, f->speed, f->done);
     if (f->failed > 0 && n > 0 && (size_t)n < sizeof line) {
         n += snprintf(line + n, sizeof line - (size_t)n, " (%" PRId64 " failed)", f->failed);
     }
@@ -140,10 +160,36 @@ void sl_progress_end(struct sl_progress *progress, const struct sl_pipeline_prog
     show(progress, now, 1);
 }
 
+static void say_json(const char *state, const char *text)
+{
+    cJSON *line = cJSON_CreateObject();
+    int whole =
+        cJSON_AddStringToObject(line, "state", state) != NULL && cJSON_AddStringToObject(line, "text", text) != NULL;
+    char *json = whole ? cJSON_PrintUnformatted(line) : NULL;
+    if (json != NULL) {
+        fprintf(stderr, "%s\n", json);
+    }
+    free(json);
+    cJSON_Delete(line);
+}
+
 void sl_progress_note(struct sl_progress *progress, const char *text)
 {
     pthread_mutex_lock(&progress->lock);
-    fprintf(stderr, "%sscenelog: %s\n", progress->line_open ? "\r\033[K" : "", text);
+    if (progress->form == SL_PROGRESS_JSON) {
+        say_json("note", text);
+    } else {
+        fprintf(stderr, "%sscenelog: %s\n", progress->line_open ? "\r\033[K" : "", text);
+    }
     progress->line_open = 0;
     pthread_mutex_unlock(&progress->lock);
+}
+
+int sl_progress_report(const struct sl_progress *progress, const struct sl_error *error)
+{
+    if (progress->form != SL_PROGRESS_JSON) {
+        return sl_report(error);
+    }
+    say_json("error", error->text);
+    return sl_exit_code(error->status);
 }

@@ -26,7 +26,9 @@ void sl_progress_begin(struct sl_progress *progress, const char *path, int64_t f
 // Called often; shows when it is time to.
 void sl_progress_tick(struct sl_progress *progress, const struct sl_pipeline_progress *now);
 void sl_progress_end(struct sl_progress *progress, const struct sl_pipeline_progress *now);
-// One line "scenelog: text", clear of the renewing line. Any thread.
+// One line "scenelog: text", clear of the renewing line; with JSON, {"state":"note","text":...}. Any thread.
 void sl_progress_note(struct sl_progress *progress, const char *text);
+// The error that ends the run, in the same form; returns the exit code.
+int sl_progress_report(const struct sl_progress *progress, const struct sl_error *error);
 
 #endif
