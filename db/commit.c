@@ -233,3 +233,11 @@ int sl_db_is_done(struct sl_db *db, int64_t segment, int64_t task, int64_t start
     *done = start_us >= end_us;
     return status < 0 ? status : SL_OK;
 }
+
+int sl_db_done_until(struct sl_db *db, int64_t segment, int64_t task, int64_t *end_us, struct sl_error *e)
+{
+    *end_us = SL_NO_TIME;
+    int status = store_value(db, end_us, "SELECT max(end_us) FROM answer WHERE segment = ?1 AND task = ?2",
+                             BIND(bind_int(segment), bind_int(task)), e);
+    return status < 0 ? status : SL_OK;
+}

@@ -80,6 +80,9 @@ int sl_db_release(struct sl_db *db, const struct sl_db_claim *claim, struct sl_e
 int sl_db_is_done(struct sl_db *db, int64_t segment, int64_t task, int64_t start_us, int64_t end_us, int *done,
                   struct sl_error *e);
 
+// *end_us: where the last done window of this task ends; SL_NO_TIME when there is none.
+int sl_db_done_until(struct sl_db *db, int64_t segment, int64_t task, int64_t *end_us, struct sl_error *e);
+
 enum sl_db_state { SL_DB_DONE, SL_DB_FAILED, SL_DB_DROPPED };
 
 struct sl_db_piece {

@@ -67,16 +67,21 @@ int sl_reader_plan(struct sl_run *run, struct sl_error *error)
 {
     const struct sl_pipeline *job = run->job;
     int64_t at_us = job->from_us != SL_NO_TIME ? job->from_us : 0;
+    int64_t limit_us = job->to_us != SL_NO_TIME ? job->to_us : run->duration_us;
+    int64_t done_until_us = SL_NO_TIME;
     int64_t open_from_us = SL_NO_TIME;
-    int status =
-        plan_cells(run, job->to_us != SL_NO_TIME ? job->to_us : run->duration_us, &at_us, &open_from_us, error);
-    // A stated length may be wrong, or there is none: the rest is done only if the index knows where the media ends.
-    if (status == SL_OK && job->to_us == SL_NO_TIME) {
-        int done = 0;
-        status = is_done(run, at_us, INT64_MAX, &done, error);
-        open_from_us = open_from_us == SL_NO_TIME && !done ? at_us : open_from_us;
-        run->reaches_end = open_from_us != SL_NO_TIME;
+    int status = sl_db_done_until(job->db, run->segment, job->task, &done_until_us, error);
+    if (status == SL_OK) {
+        // No further cell by cell: the limit may be a thousand years away.
+        status = plan_cells(run, limit_us < done_until_us ? limit_us : done_until_us, &at_us, &open_from_us, error);
     }
+    // Behind that, and where no end is stated or a wrong one, it is done only if the index knows where the media ends.
+    if (status == SL_OK && (at_us < limit_us || job->to_us == SL_NO_TIME)) {
+        int done = 0;
+        status = is_done(run, at_us, job->to_us != SL_NO_TIME ? job->to_us : INT64_MAX, &done, error);
+        open_from_us = open_from_us == SL_NO_TIME && !done ? at_us : open_from_us;
+    }
+    run->reaches_end = job->to_us == SL_NO_TIME && open_from_us != SL_NO_TIME;
     return status == SL_OK && open_from_us != SL_NO_TIME ? add_stretch(run, open_from_us, job->to_us, error) : status;
 }
 

@@ -148,22 +148,19 @@ static int take_hole(struct windower *w, const struct sl_hole *hole, struct sl_e
     return SL_OK;
 }
 
-// From `from_us` on the media goes on, as it says, but there are no pictures: windows that are known to have failed.
+// From `from_us` on the media goes on, as it says, but there are no pictures: known to have failed, as one window, for
+// a media may say that it goes on for a thousand years.
 static int fail_rest(struct windower *w, int64_t from_us, int64_t end_us, struct sl_error *error)
 {
-    while (from_us < end_us) {
-        int status = begin_window(w, from_us, 0, error);
-        if (status != SL_OK) {
-            return status;
-        }
-        w->window->end_us = w->window->end_us < end_us ? w->window->end_us : end_us;
-        from_us = w->window->end_us;
-        status = end_window(w, error);
-        if (status != SL_OK) {
-            return status;
-        }
+    if (from_us >= end_us) {
+        return SL_OK;
     }
-    return SL_OK;
+    int status = begin_window(w, from_us, 0, error);
+    if (status != SL_OK) {
+        return status;
+    }
+    w->window->end_us = end_us;
+    return end_window(w, error);
 }
 
 // The stretch's pictures end at end_us; a hole may reach beyond, to where the media says that it ends.

@@ -437,6 +437,25 @@ static void test_ends_later_than_stated(void **state)
     free_bed(bed);
 }
 
+// Planning does not go through the stated length cell by cell.
+static void test_states_three_years(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("years.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("years.mkv", 6);
+    state_duration(clip, 3 * 365.25 * 86400e3);
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_done), 2);
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_skipped), 2);
+    assert_int_equal(cover_of(bed).seen_us, 6000000);
+    ok(index_clip(bed, clip, SL_NO_TIME, 4000000, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_done), 0);
+    free_bed(bed);
+}
+
 static void test_from_behind_the_end(void **state)
 {
     (void)state;
@@ -516,6 +535,7 @@ int main(void)
         cmocka_unit_test(test_claimed),
         cmocka_unit_test(test_behind_the_stated_end),
         cmocka_unit_test(test_ends_later_than_stated),
+        cmocka_unit_test(test_states_three_years),
         cmocka_unit_test(test_from_behind_the_end),
         cmocka_unit_test(test_clip_holds_the_frame_it_compares_with),
     };
