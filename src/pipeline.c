@@ -218,6 +218,9 @@ int sl_pipeline_run(const struct sl_pipeline *job, struct sl_pipeline_progress *
         return status;
     }
     state_duration(&run);
+    if (job->from_us != SL_NO_TIME && run.duration_us != SL_NO_TIME && job->from_us >= run.duration_us) {
+        sl_run_note(&run, "ends before --from: there is nothing to look at");
+    }
     status = sl_reader_plan(&run, error);
     if (status == SL_OK && run.stretch_count > 0) {
         status = create_queues(&run, error);
