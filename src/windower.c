@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Second stage: cuts the stream of samples into windows, resizes their pictures, and asks the engine.
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -11,7 +12,7 @@ struct windower {
     struct sl_hole *holes;    // those that reach beyond the last window
     int hole_count;
     int64_t covered_us; // end of the last window of this stretch
-    int tone_mapping_said;
+    int tone_mapping_said, hole_said;
 };
 
 // The end of the cell, or of the media where that is known. A last cell of less than one frame pair is no window of its
@@ -137,8 +138,22 @@ static int take_sample(struct windower *w, const struct sl_sample *sample, struc
     return status == SL_OK ? sl_window_add(w->window, w->run->stream, sample, error) : status;
 }
 
+// Once: coverage has them all.
+static void say_hole(struct windower *w, const struct sl_hole *hole)
+{
+    if (!w->hole_said) {
+        w->hole_said = 1;
+        char line[200];
+        snprintf(line, sizeof line,
+                 "at %.3f s pictures are lost or damaged (%s); 'scenelog check' shows all such spans",
+                 (double)hole->start_us / 1e6, hole->cause);
+        sl_run_note(w->run, line);
+    }
+}
+
 static int take_hole(struct windower *w, const struct sl_hole *hole, struct sl_error *error)
 {
+    say_hole(w, hole);
     struct sl_hole *grown = realloc(w->holes, ((size_t)w->hole_count + 1) * sizeof *grown);
     if (grown == NULL) {
         return sl_fail(error, SL_ERR_MEMORY, "out of memory");
