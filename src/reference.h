@@ -10,7 +10,11 @@
 // the type.
 double sl_reference_product(enum sl_dtype compute, int threads, int64_t rows, int64_t out, int64_t in);
 
-// Bytes a second that all threads together read of memory that no cache holds; 0 when memory is out.
-double sl_reference_reading(int threads);
+// Memory that no cache holds, and how many bytes a second all threads together read of it in one pass. The rate of a
+// shared machine changes from second to second: take a pass beside each measurement that is held against it.
+struct sl_reading;
+struct sl_reading *sl_reading_create(int threads); // NULL when memory is out
+double sl_reading_pass(struct sl_reading *reading);
+void sl_reading_destroy(struct sl_reading *reading); // accepts NULL
 
 #endif
