@@ -9,13 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cpu/cpu.h"
 #include "src/commands.h"
 #include "src/model.h"
 #include "src/options.h"
 #include "src/reference.h"
+#include "src/timing.h"
 
 enum { PROMPT_TOKENS = 2048, DECODE_TOKENS = 32, PAIR_SIDE = 448, REPEATS = 5 };
 
@@ -35,26 +35,6 @@ struct figures {
     double decode_s_per_token, decode_bytes_per_s, decode_ratio; // ratio: median of runs, each to the reading beside it
     double tower_s, tower_flops;
 };
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a;
-    double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, compare);
-    return values[n / 2];
-}
 
 // ---- The decoder, through the engine
 
@@ -127,7 +107,7 @@ static int measure_prefill(const struct bench *b, struct sl_engine *engine, cons
     double n = PROMPT_TOKENS;
     double linear = 2 * n * layer_parameters(t) * t->layers + 2.0 * t->hidden * t->vocab; // the head runs on one row
     double attention = 2 * n * (n + 1) * t->heads * t->head_dim * t->layers;              // causal: half of all pairs
-    f->prefill_s = median(seconds, REPEATS);
+    f->prefill_s = sl_timing_median(seconds, REPEATS);
     f->prefill_flops = (linear + attention) / f->prefill_s;
     return SL_OK;
 }
@@ -158,10 +138,10 @@ static int measure_decoding(const struct bench *b, struct sl_engine *engine, con
     }
     sl_reading_destroy(reading);
     if (status == SL_OK) {
-        f->decode_s_per_token = median(seconds, REPEATS);
+        f->decode_s_per_token = sl_timing_median(seconds, REPEATS);
         f->decode_bytes_per_s = bytes / f->decode_s_per_token;
-        f->read_bytes_per_s = median(rate, REPEATS);
-        f->decode_ratio = median(ratio, REPEATS);
+        f->read_bytes_per_s = sl_timing_median(rate, REPEATS);
+        f->decode_ratio = sl_timing_median(ratio, REPEATS);
     }
     return status;
 }
@@ -174,9 +154,9 @@ static int measure_decoder(struct bench *b, struct figures *f, struct sl_error *
                                         .prefill_rows = PROMPT_TOKENS,
                                         .deterministic = 1};
     struct sl_engine *engine = NULL;
-    double start = now_s();
+    double start = sl_timing_now_s();
     int status = sl_engine_create(b->device, b->weights, &b->config, NULL, &options, &engine, e);
-    f->load_s = now_s() - start;
+    f->load_s = sl_timing_now_s() - start;
     int32_t ids[PROMPT_TOKENS];
     for (int i = 0; i < PROMPT_TOKENS; i++) {
         ids[i] = (int32_t)((i * 7919L + 13) % ((b->config.text.vocab + 1) / 2));
@@ -223,13 +203,13 @@ static int measure_tower(struct bench *b, struct figures *f, struct sl_error *e)
         if (i == 0) {
             ops->zero(b->stream, memory[0], sl_tensor_bytes(&tensor[0]));
         }
-        double start = now_s();
+        double start = sl_timing_now_s();
         status = sl_vision_encode(vision, b->stream, &tensor[0], 1, grid, grid, &tensor[1], &tensor[2], e);
         status = status == SL_OK ? ops->wait(b->stream, e) : status;
-        seconds[i] = now_s() - start;
+        seconds[i] = sl_timing_now_s() - start;
     }
     if (status == SL_OK) {
-        f->tower_s = median(seconds + 1, REPEATS);
+        f->tower_s = sl_timing_median(seconds + 1, REPEATS);
         f->tower_flops = tower_flops(v, (double)rows) / f->tower_s;
     }
     for (int i = 0; i < count; i++) {

@@ -6,19 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "src/options.h"
+#include "src/timing.h"
 
 enum { TERMINAL_EVERY_MS = 250, PLAIN_EVERY_MS = 10000, JSON_EVERY_MS = 1000 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 void sl_progress_init(struct sl_progress *progress, enum sl_progress_form form)
 {
@@ -38,7 +31,7 @@ void sl_progress_begin(struct sl_progress *progress, const char *path, int64_t f
 {
     progress->path = path;
     progress->from_us = from_us;
-    progress->started_ms = now_ms();
+    progress->started_ms = sl_timing_now_ms();
     progress->shown_ms = progress->started_ms;
 }
 
@@ -52,7 +45,7 @@ static struct figures figures_of(const struct sl_progress *progress, const struc
     struct figures f = {
         .media_s = (double)(atomic_load(&now->media_us) - progress->from_us) / 1e6,
         .duration_s = (double)atomic_load(&now->duration_us) / 1e6,
-        .seconds = (double)(now_ms() - progress->started_ms) / 1e3,
+        .seconds = (double)(sl_timing_now_ms() - progress->started_ms) / 1e3,
         .done = atomic_load(&now->windows_done),
         .failed = atomic_load(&now->windows_failed),
         .skipped = atomic_load(&now->windows_skipped),
@@ -149,8 +142,8 @@ void sl_progress_tick(struct sl_progress *progress, const struct sl_pipeline_pro
     int every = progress->form == SL_PROGRESS_JSON                         ? JSON_EVERY_MS
                 : progress->terminal && progress->form == SL_PROGRESS_AUTO ? TERMINAL_EVERY_MS
                                                                            : PLAIN_EVERY_MS;
-    if (now_ms() - progress->shown_ms >= every) {
-        progress->shown_ms = now_ms();
+    if (sl_timing_now_ms() - progress->shown_ms >= every) {
+        progress->shown_ms = sl_timing_now_ms();
         show(progress, now, 0);
     }
 }

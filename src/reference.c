@@ -4,31 +4,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "config.h"
+#include "src/timing.h"
 
 enum { REPEATS = 7, READ_BYTES = 1 << 30, MAX_THREADS = 256 };
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a;
-    double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values)
-{
-    qsort(values, REPEATS, sizeof *values, compare);
-    return values[REPEATS / 2];
-}
 
 // ---- Product
 
@@ -114,16 +94,16 @@ double sl_reference_product(enum sl_dtype compute, int threads, int64_t rows, in
         for (int k = 0; k < 3; k++) {
             argument[k] = (dnnl_exec_arg_t){arguments[k], p.memory[k]};
         }
-        double start = now_s();
+        double start = sl_timing_now_s();
         right = dnnl_primitive_execute(p.primitive, p.stream, 3, argument) == dnnl_success &&
                 dnnl_stream_wait(p.stream) == dnnl_success;
         if (i >= 0) {
-            seconds[i] = now_s() - start;
+            seconds[i] = sl_timing_now_s() - start;
         }
     }
     omp_set_num_threads(before);
     discard(&p);
-    return right ? 2.0 * (double)rows * (double)out * (double)in / median(seconds) : 0;
+    return right ? 2.0 * (double)rows * (double)out * (double)in / sl_timing_median(seconds, REPEATS) : 0;
 }
 
 #else
@@ -187,7 +167,7 @@ double sl_reading_pass(struct sl_reading *reading)
     struct share share[MAX_THREADS];
     int64_t count = READ_BYTES / 8 / reading->threads;
     int started = 0;
-    double start = now_s();
+    double start = sl_timing_now_s();
     for (; started < reading->threads; started++) {
         share[started] = (struct share){.words = reading->words + started * count, .count = count};
         if (pthread_create(&thread[started], NULL, read_words, &share[started]) != 0) {
@@ -198,7 +178,7 @@ double sl_reading_pass(struct sl_reading *reading)
         pthread_join(thread[t], NULL);
         reading->sum += share[t].sum;
     }
-    return (double)(started * count * 8) / (now_s() - start);
+    return (double)(started * count * 8) / (sl_timing_now_s() - start);
 }
 
 void sl_reading_destroy(struct sl_reading *reading)

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "src/event.h"
 #include "src/stages.h"
+#include "src/timing.h"
 
 enum { WAIT_MS = 100, HEARTBEAT_MS = 5000 };
 
@@ -15,20 +15,13 @@ struct writer {
     int64_t last_beat_ms;
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 // Keeps the claim alive; stops the run when it is lost. Called often, whatever is waited for.
 static int beat(struct writer *w, struct sl_error *error)
 {
-    if (now_ms() - w->last_beat_ms <= HEARTBEAT_MS) {
+    if (sl_timing_now_ms() - w->last_beat_ms <= HEARTBEAT_MS) {
         return SL_OK;
     }
-    w->last_beat_ms = now_ms();
+    w->last_beat_ms = sl_timing_now_ms();
     int status = sl_db_heartbeat(w->run->job->db, &w->run->claim, error);
     if (status != SL_OK) {
         sl_run_stop(w->run, error);
@@ -161,7 +154,7 @@ static int commit(struct writer *w, struct sl_window *window, struct sl_error *e
     int status = fill_row(w, &row, window, error);
     if (status == SL_OK) {
         status = sl_db_commit(w->run->job->db, &w->run->claim, &row.db, error);
-        w->last_beat_ms = now_ms();
+        w->last_beat_ms = sl_timing_now_ms();
     }
     if (status == SL_OK) {
         count(w->run, &row);
@@ -204,7 +197,7 @@ static int take_window(struct writer *w, struct sl_window *window, int status, s
 
 void *sl_writer_thread(void *pointer)
 {
-    struct writer w = {.run = pointer, .last_beat_ms = now_ms()};
+    struct writer w = {.run = pointer, .last_beat_ms = sl_timing_now_ms()};
     struct sl_run *run = w.run;
     struct sl_error error = {0};
     int status = SL_OK;
