@@ -71,9 +71,13 @@ int sl_reader_plan(struct sl_run *run, struct sl_error *error)
     int64_t done_until_us = SL_NO_TIME;
     int64_t open_from_us = SL_NO_TIME;
     int status = sl_db_done_until(job->db, run->segment, job->task, &done_until_us, error);
-    if (status == SL_OK) {
-        // No further cell by cell: the limit may be a thousand years away.
-        status = plan_cells(run, limit_us < done_until_us ? limit_us : done_until_us, &at_us, &open_from_us, error);
+    if (status == SL_OK && done_until_us != SL_NO_TIME) {
+        // No further cell by cell: the limit may be a thousand years away, or not stated. A cell done in part is done
+        // again as a whole.
+        int64_t window_us = job->rules->window_us;
+        int64_t last_us = (done_until_us + window_us - 1) / window_us * window_us;
+        status = plan_cells(run, limit_us != SL_NO_TIME && limit_us < last_us ? limit_us : last_us, &at_us,
+                            &open_from_us, error);
     }
     // Behind that, and where no end is stated or a wrong one, it is done only if the index knows where the media ends.
     if (status == SL_OK && (at_us < limit_us || job->to_us == SL_NO_TIME)) {

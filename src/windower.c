@@ -11,7 +11,8 @@ struct windower {
     struct sl_window *window; // the one being filled
     struct sl_hole *holes;    // those that reach beyond the last window
     int hole_count;
-    int64_t covered_us; // end of the last window of this stretch
+    int stretch;        // which of the run's is being read
+    int64_t covered_us; // end of its last window
     int tone_mapping_said, hole_said;
 };
 
@@ -131,7 +132,7 @@ static int take_sample(struct windower *w, const struct sl_sample *sample, struc
     if (status == SL_OK && w->window == NULL) {
         int64_t window_us = w->run->job->rules->window_us;
         int64_t cell_us = sample->sample_us / window_us * window_us;
-        int64_t from_us = w->run->job->from_us != SL_NO_TIME ? w->run->job->from_us : 0;
+        int64_t from_us = w->run->stretches[w->stretch].from_us;     // before it nothing is shown
         from_us = w->covered_us > from_us ? w->covered_us : from_us; // a media longer than stated goes on behind it
         status = begin_window(w, cell_us > from_us ? cell_us : from_us, 1, error);
     }
@@ -208,6 +209,7 @@ static int take_break(struct windower *w, int64_t end_us, struct sl_error *error
     }
     w->hole_count = 0;
     w->covered_us = 0;
+    w->stretch++;
     return status;
 }
 

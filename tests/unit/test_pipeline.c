@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "src/stages.h"
 #include "tests/support/clipmaker.h"
@@ -293,6 +294,35 @@ static void test_spans_add_up(void **state)
     free_bed(bed);
 }
 
+// A span that ends inside a cell, then the rest: no window may claim moments whose pictures it was not shown.
+static void test_half_a_cell_is_done_again(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("half.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("half.mp4", 14);
+    ok(index_clip(bed, clip, SL_NO_TIME, 6000000, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_done), 2);
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_skipped), 1);
+    assert_int_equal(atomic_load(&p.windows_done), 3);
+    assert_int_equal(cover_of(bed).seen_us, 14000000);
+    sqlite3 *file = NULL;
+    sqlite3_stmt *row = NULL;
+    assert_int_equal(sqlite3_open_v2(bed->index, &file, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(file,
+                                        "SELECT count(*), sum(frames_seen * 500000 != end_us - start_us) FROM window",
+                                        -1, &row, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(row), SQLITE_ROW);
+    assert_int_equal(sqlite3_column_int(row, 0), 5);
+    assert_int_equal(sqlite3_column_int(row, 1), 0);
+    sqlite3_finalize(row);
+    sqlite3_close(file);
+    free_bed(bed);
+}
+
 static void test_interrupted_and_resumed(void **state)
 {
     (void)state;
@@ -529,6 +559,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_then_nothing_left),
         cmocka_unit_test(test_spans_add_up),
+        cmocka_unit_test(test_half_a_cell_is_done_again),
         cmocka_unit_test(test_interrupted_and_resumed),
         cmocka_unit_test(test_failing_device),
         cmocka_unit_test(test_truncated),
