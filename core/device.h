@@ -135,6 +135,11 @@ struct sl_device_ops {
     void (*linear)(struct sl_stream *stream, const struct sl_linear *linear, const struct sl_tensor *x /* [rows, in] */,
                    enum sl_epilogue epilogue, const struct sl_tensor *residual /* [rows, out] */,
                    const struct sl_tensor *y /* [rows, out] */);
+    // y = epilogue(rmsnorm(x) W^T + bias). `normed` may be used for the norm's result, or be left as it is.
+    void (*rmsnorm_linear)(struct sl_stream *stream, const struct sl_tensor *x /* [rows, in] */,
+                           const struct sl_tensor *norm /* [in] */, float eps,
+                           const struct sl_tensor *normed /* [rows, in] */, const struct sl_linear *linear,
+                           enum sl_epilogue epilogue, const struct sl_tensor *y /* [rows, out] */);
     void (*layernorm)(struct sl_stream *stream, const struct sl_tensor *x /* [rows, n] */,
                       const struct sl_tensor *weight, const struct sl_tensor *bias, float eps,
                       const struct sl_tensor *y);

@@ -292,6 +292,7 @@ static const struct sl_device_ops operations = {
     .image_resize = cpu_image_resize,
     .patchify = cpu_patchify,
     .linear = cpu_linear,
+    .rmsnorm_linear = cpu_rmsnorm_linear,
     .layernorm = cpu_layernorm,
     .rmsnorm = cpu_rmsnorm,
     .gather_rows = cpu_gather_rows,

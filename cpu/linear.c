@@ -276,3 +276,11 @@ void cpu_linear(struct sl_stream *stream, const struct sl_linear *linear, const 
         cpu_end(stream);
     }
 }
+
+void cpu_rmsnorm_linear(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *norm, float eps,
+                        const struct sl_tensor *normed, const struct sl_linear *linear, enum sl_epilogue epilogue,
+                        const struct sl_tensor *y)
+{
+    cpu_rmsnorm(stream, x, norm, eps, normed);
+    cpu_linear(stream, linear, normed, epilogue, NULL, y);
+}

@@ -18,6 +18,9 @@ void cpu_linear(struct sl_stream *stream, const struct sl_linear *linear, const 
 // rows.c
 void cpu_layernorm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,
                    const struct sl_tensor *bias, float eps, const struct sl_tensor *y);
+void cpu_rmsnorm_linear(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *norm, float eps,
+                        const struct sl_tensor *normed, const struct sl_linear *linear, enum sl_epilogue epilogue,
+                        const struct sl_tensor *y);
 void cpu_rmsnorm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight, float eps,
                  const struct sl_tensor *y);
 void cpu_gather_rows(struct sl_stream *stream, const struct sl_tensor *table, const struct sl_tensor *index,

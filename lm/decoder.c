@@ -416,8 +416,7 @@ static void project(struct sl_decoder *d, struct sl_stream *stream, const struct
     const struct sl_text_config *c = &d->config;
     struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, ragged->rows);
     struct sl_tensor qkv = sl_tensor_rows(&d->qkv, 0, ragged->rows);
-    d->ops->rmsnorm(stream, hidden, &l->input_norm, c->rms_eps, &normed);
-    d->ops->linear(stream, l->qkv, &normed, SL_EPILOGUE_NONE, NULL, &qkv);
+    d->ops->rmsnorm_linear(stream, hidden, &l->input_norm, c->rms_eps, &normed, l->qkv, SL_EPILOGUE_NONE, &qkv);
     d->ops->qk_norm_rope_store(stream, ragged, &qkv, c->heads, &l->q_norm, &l->k_norm, c->rms_eps, &d->rope, kv);
 }
 
@@ -437,8 +436,8 @@ static void transform(struct sl_decoder *d, struct sl_stream *stream, const stru
     struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, hidden->shape[0]);
     struct sl_tensor mlp = sl_tensor_rows(&d->mlp, 0, hidden->shape[0]);
     d->ops->linear(stream, l->o, attention, SL_EPILOGUE_NONE, hidden, hidden);
-    d->ops->rmsnorm(stream, hidden, &l->post_norm, d->config.rms_eps, &normed);
-    d->ops->linear(stream, l->gate_up, &normed, SL_EPILOGUE_SILU_GATE, NULL, &mlp);
+    d->ops->rmsnorm_linear(stream, hidden, &l->post_norm, d->config.rms_eps, &normed, l->gate_up,
+                           SL_EPILOGUE_SILU_GATE, &mlp);
     d->ops->linear(stream, l->down, &mlp, SL_EPILOGUE_NONE, hidden, hidden);
 }
 
@@ -499,6 +498,6 @@ void sl_decoder_run(struct sl_decoder *decoder, struct sl_stream *stream, const 
     }
     narrow(d, stream, &in.logit_row, &d->last, &hidden);
     struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, hidden.shape[0]);
-    d->ops->rmsnorm(stream, &hidden, &d->final_norm, d->config.rms_eps, &normed);
-    d->ops->linear(stream, d->head, &normed, SL_EPILOGUE_NONE, NULL, logits);
+    d->ops->rmsnorm_linear(stream, &hidden, &d->final_norm, d->config.rms_eps, &normed, d->head, SL_EPILOGUE_NONE,
+                           logits);
 }

@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config.h"
 #include "cpu/cpu.h"
+#if SL_HAVE_CUDA
+#include "cuda/cuda.h"
+#endif
 
 enum {
     TOWER_PATCHES = 4096,     // enough rows for a matrix product to reach its rate
@@ -17,16 +21,44 @@ enum {
     MAX_SEQUENCES = 4, // windows in flight: more take memory, and prefill is most of the work
 };
 
-static int open_device(const struct sl_model_options *options, struct sl_device **out, struct sl_error *error)
+#if SL_HAVE_CUDA
+static int open_cuda(int index, struct sl_device **out, struct sl_error *error)
 {
-    const char *name = options->device;
-    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0) {
-        return sl_cpu_create(options->threads, out, error);
+    return sl_cuda_create(index, out, error);
+}
+
+static int gpu_is_here(void)
+{
+    return sl_cuda_count(NULL) > 0;
+}
+#else
+static int open_cuda(int index, struct sl_device **out, struct sl_error *error)
+{
+    *out = NULL;
+    return sl_fail(error, SL_ERR_DEVICE, "cuda:%d: this scenelog was built without CUDA; use --device cpu", index);
+}
+
+static int gpu_is_here(void)
+{
+    return 0;
+}
+#endif
+
+// "auto": the first GPU where there is one, else the CPU.
+int sl_model_open_device(const char *name, int threads, struct sl_device **out, struct sl_error *error)
+{
+    if (strcmp(name, "cpu") == 0 || (strcmp(name, "auto") == 0 && !gpu_is_here())) {
+        return sl_cpu_create(threads, out, error);
     }
-    if (strncmp(name, "cuda", 4) == 0 && (name[4] == 0 || name[4] == ':')) {
-        return sl_fail(error, SL_ERR_DEVICE, "%s: this scenelog was built without CUDA; use --device cpu", name);
+    if (strcmp(name, "auto") == 0 || strcmp(name, "cuda") == 0) {
+        return open_cuda(0, out, error);
     }
-    return sl_fail(error, SL_ERR_USAGE, "--device %s: must be auto, cpu, cuda or cuda:N", name);
+    char *end = NULL;
+    long index = strncmp(name, "cuda:", 5) == 0 ? strtol(name + 5, &end, 10) : -1;
+    if (end == NULL || end == name + 5 || *end != 0 || index < 0 || index > 1023) {
+        return sl_fail(error, SL_ERR_USAGE, "--device %s: must be auto, cpu, cuda or cuda:N", name);
+    }
+    return open_cuda((int)index, out, error);
 }
 
 static void name_of_folder(const char *dir, char *out, size_t size)
@@ -100,7 +132,7 @@ int sl_model_open(const struct sl_model_options *options, struct sl_model *out, 
 {
     int status = sl_model_open_files(options->dir, out, error);
     if (status == SL_OK) {
-        status = open_device(options, &out->device, error);
+        status = sl_model_open_device(options->device, options->threads, &out->device, error);
     }
     if (status != SL_OK) {
         return status;

@@ -227,6 +227,14 @@ static void stub_rmsnorm(struct sl_stream *stream, const struct sl_tensor *x, co
     }
 }
 
+static void stub_rmsnorm_linear(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *norm,
+                                float eps, const struct sl_tensor *normed, const struct sl_linear *linear,
+                                enum sl_epilogue epilogue, const struct sl_tensor *y)
+{
+    stub_rmsnorm(stream, x, norm, eps, normed);
+    stub_linear(stream, linear, normed, epilogue, NULL, y);
+}
+
 static void stub_gather_rows(struct sl_stream *stream, const struct sl_tensor *table, const struct sl_tensor *index,
                              const struct sl_tensor *y)
 {
@@ -388,6 +396,7 @@ static const struct sl_device_ops stub_ops = {
     .weight_create = stub_weight_create,
     .weight_release = stub_weight_release,
     .linear = stub_linear,
+    .rmsnorm_linear = stub_rmsnorm_linear,
     .rmsnorm = stub_rmsnorm,
     .gather_rows = stub_gather_rows,
     .scatter_rows = stub_scatter_rows,

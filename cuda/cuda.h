@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// The door of cuda/: core/device.h's operations on an NVIDIA GPU (Hopper), with our own kernels and cuBLASLt.
+#ifndef SL_CUDA_CUDA_H
+#define SL_CUDA_CUDA_H
+
+#include "core/device.h"
+
+// GPUs that can be used: 0 without a driver, a GPU or cuBLASLt. `why` (may be NULL) then says in one line what is
+// missing.
+int sl_cuda_count(struct sl_error *why);
+
+// Opens GPU `index`. SL_ERR_DEVICE when there is none such, the driver is too old, the GPU is not of the kind that the
+// kernels are built for, or cuBLASLt is not installed. Close with ops->destroy.
+int sl_cuda_create(int index, struct sl_device **out, struct sl_error *error);
+
+#endif
