@@ -6,8 +6,14 @@
 #ifndef SL_CORE_FRAME_H
 #define SL_CORE_FRAME_H
 
-#include <stdatomic.h>
 #include <stdint.h>
+
+#ifdef __cplusplus // the host side of kernels passes frames on, and leaves their count alone
+typedef int sl_references;
+#else
+#include <stdatomic.h>
+typedef atomic_int sl_references;
+#endif
 
 #define SL_NO_TIME INT64_MIN
 
@@ -56,7 +62,7 @@ struct sl_frame {
     int rotation;         // clockwise degrees to turn the picture for viewing: 0, 90, 180, 270
     int mirrored;         // 1: flip left-right after turning
 
-    atomic_int references;
+    sl_references references;
     void (*release)(struct sl_frame *frame); // frees frame and planes
     void *owner;                             // for release
 };

@@ -10,7 +10,8 @@
 int sl_cuda_count(struct sl_error *why);
 
 // Opens GPU `index`. SL_ERR_DEVICE when there is none such, the driver is too old, the GPU is not of the kind that the
-// kernels are built for, or cuBLASLt is not installed. Close with ops->destroy.
-int sl_cuda_create(int index, struct sl_device **out, struct sl_error *error);
+// kernels are built for, or cuBLASLt is not installed. `deterministic`: the same shapes give the same bits in every
+// process, for some loss of speed. Close with ops->destroy.
+int sl_cuda_create(int index, int deterministic, struct sl_device **out, struct sl_error *error);
 
 #endif

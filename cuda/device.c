@@ -215,6 +215,7 @@ static void stream_destroy(struct sl_stream *stream)
         free(stream->retired);
         stream->retired = next;
     }
+    cudaFree(stream->counters);
     cuda_ring_destroy(stream->ring);
     if (stream->native != NULL) {
         cudaStreamDestroy(stream->native);
@@ -238,6 +239,12 @@ static int stream_create(struct sl_device *base, struct sl_stream **out, struct 
     }
     if (status == SL_OK) {
         status = cuda_ring_create(&stream->ring, error);
+    }
+    size_t counters = CUDA_COUNTERS * sizeof *stream->counters;
+    if (status == SL_OK && (cudaMalloc((void **)&stream->counters, counters) != cudaSuccess ||
+                            cudaMemset(stream->counters, 0, counters) != cudaSuccess)) {
+        status = sl_fail(error, SL_ERR_MEMORY, "%s: no memory for a stream: %s", device->name,
+                         cudaGetErrorString(cudaGetLastError()));
     }
     if (status != SL_OK) {
         stream_destroy(stream);
@@ -448,7 +455,7 @@ static int describe(struct cuda_device *device, struct sl_error *error)
     return SL_OK;
 }
 
-int sl_cuda_create(int index, struct sl_device **out, struct sl_error *error)
+int sl_cuda_create(int index, int deterministic, struct sl_device **out, struct sl_error *error)
 {
     struct sl_error why = {0};
     int count = sl_cuda_count(&why);
@@ -465,7 +472,7 @@ int sl_cuda_create(int index, struct sl_device **out, struct sl_error *error)
     device->index = index;
     int status = describe(device, error);
     status = status == SL_OK ? select_device(device, error) : status;
-    status = status == SL_OK ? cuda_blas_create(device, &device->blas, error) : status;
+    status = status == SL_OK ? cuda_blas_create(device, deterministic, &device->blas, error) : status;
     status = status == SL_OK ? cuda_staging_create(&device->staging, error) : status;
     if (status != SL_OK) {
         destroy(&device->base);

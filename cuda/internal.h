@@ -7,18 +7,22 @@
 #define SL_CUDA_INTERNAL_H
 
 #include <cuda_runtime_api.h>
+#include <stddef.h>
 #include <stdint.h>
-
-#include "core/device.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum { CUDA_MAX_ROWS_FEW = 16 }; // up to here a product is read-bound, and our own kernels do it
+#include "core/device.h"
+
+enum {
+    CUDA_MAX_ROWS_FEW = 16, // up to here a product is read-bound, and our own kernels do it
+    CUDA_COUNTERS = 65536,
+};
 
 // Scratch memory of a stream, one buffer for each use that may overlap another in one operation.
-enum cuda_slot { CUDA_SLOT_A, CUDA_SLOT_B, CUDA_SLOT_C, CUDA_SLOT_BLAS, CUDA_SLOTS };
+enum cuda_slot { CUDA_SLOT_A, CUDA_SLOT_B, CUDA_SLOT_C, CUDA_SLOT_BLAS, CUDA_SLOT_TRIAL, CUDA_SLOTS };
 
 struct cuda_blas;    // cuBLASLt and the algorithms found so far (linear.c)
 struct cuda_staging; // pinned memory that weights go through (weights.c)
@@ -45,6 +49,7 @@ struct sl_stream {
     void *scratch[CUDA_SLOTS];
     int64_t scratch_bytes[CUDA_SLOTS];
     struct cuda_retired *retired; // scratch that was outgrown: captured graphs may still name it
+    int32_t *counters;            // [CUDA_COUNTERS] device memory, zero between operations
     struct cuda_ring *ring;
     struct cuda_borrowed *borrowed;
 };

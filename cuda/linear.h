@@ -19,7 +19,8 @@ struct sl_linear {
 
 // 1 when cuBLASLt's library can be opened; else `why`.
 int cuda_blas_available(struct sl_error *why);
-int cuda_blas_create(struct cuda_device *device, struct cuda_blas **out, struct sl_error *error);
+// deterministic: no algorithm is chosen by a clock.
+int cuda_blas_create(struct cuda_device *device, int deterministic, struct cuda_blas **out, struct sl_error *error);
 void cuda_blas_destroy(struct cuda_blas *blas); // accepts NULL
 
 #ifdef __cplusplus

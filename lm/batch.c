@@ -101,7 +101,7 @@ void sl_batch_destroy(struct sl_batch *b)
         return;
     }
     sl_kv_destroy(b->kv);
-    sl_decoder_destroy(b->decoder);
+    sl_decoder_destroy(b->decoder); // before the stream: its graphs name the stream's memory
     if (b->stream) {
         b->ops->stream_destroy(b->stream);
     }
@@ -347,6 +347,7 @@ static void renew_stream(struct sl_batch *b)
 {
     struct sl_stream *stream;
     if (b->ops->stream_create(b->device, &stream, NULL) == SL_OK) {
+        sl_decoder_forget_stream(b->decoder);
         b->ops->stream_destroy(b->stream);
         b->stream = stream;
     }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lm/graphs.h"
 #include "lm/rope.h"
 
 #define PREFIX "model.language_model."
@@ -40,6 +41,7 @@ struct sl_decoder {
     int32_t *host;
     void *device_ints;
     int64_t int_capacity;
+    struct sl_graphs graphs; // of steps that only decode
 };
 
 // What one step's integers are on the device.
@@ -267,6 +269,7 @@ int sl_decoder_create(struct sl_device *device, struct sl_weights *weights, cons
     }
     d->device = device;
     d->ops = device->ops;
+    d->graphs.ops = device->ops;
     d->config = config->text;
     d->limits = *limits;
     d->compute = compute;
@@ -324,6 +327,7 @@ void sl_decoder_destroy(struct sl_decoder *d)
     if (!d) {
         return;
     }
+    sl_graphs_clear(&d->graphs);
     for (int i = 0; i < d->config.layers; i++) {
         destroy_layer(d, &d->layers[i]);
     }
@@ -370,6 +374,16 @@ static struct sl_tensor pack(struct sl_decoder *d, int64_t *used, const int32_t 
     return tensor;
 }
 
+// Rounded up, so that steps are alike while sequences grow.
+static int64_t table_width(const struct sl_decoder *d, int64_t pages)
+{
+    int64_t width = 1;
+    while (width < pages) {
+        width *= 2;
+    }
+    return width < d->limits.kv_pages ? width : d->limits.kv_pages;
+}
+
 static void pack_sequences(struct sl_decoder *d, int64_t *used, struct sl_ragged *ragged)
 {
     const struct sl_step *s = &d->step;
@@ -383,6 +397,7 @@ static void pack_sequences(struct sl_decoder *d, int64_t *used, struct sl_ragged
         ragged->max_kv_length = length > ragged->max_kv_length ? length : ragged->max_kv_length;
         width = s->kv[i]->page_count > width ? s->kv[i]->page_count : width;
     }
+    width = table_width(d, width);
     ragged->page_table = sl_tensor_2d((int32_t *)d->device_ints + *used, SL_I32, s->sequences, width);
     for (int i = 0; i < s->sequences; i++) {
         int64_t held = s->kv[i]->page_count;
@@ -436,8 +451,8 @@ static void transform(struct sl_decoder *d, struct sl_stream *stream, const stru
     struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, hidden->shape[0]);
     struct sl_tensor mlp = sl_tensor_rows(&d->mlp, 0, hidden->shape[0]);
     d->ops->linear(stream, l->o, attention, SL_EPILOGUE_NONE, hidden, hidden);
-    d->ops->rmsnorm_linear(stream, hidden, &l->post_norm, d->config.rms_eps, &normed, l->gate_up,
-                           SL_EPILOGUE_SILU_GATE, &mlp);
+    d->ops->rmsnorm_linear(stream, hidden, &l->post_norm, d->config.rms_eps, &normed, l->gate_up, SL_EPILOGUE_SILU_GATE,
+                           &mlp);
     d->ops->linear(stream, l->down, &mlp, SL_EPILOGUE_NONE, hidden, hidden);
 }
 
@@ -472,7 +487,45 @@ static void add_deepstack(struct sl_decoder *d, struct sl_stream *stream, int la
     }
 }
 
+// A step on its way to the device.
+struct step_run {
+    struct sl_decoder *decoder;
+    struct sl_stream *stream;
+    const struct sl_kv *kv;
+    const struct step_inputs *in;
+    const struct sl_tensor *logits;
+};
+
 // Of the last layer, only the keys and values of all rows are needed; the rest just for the wanted logits.
+static void run_layers(void *context)
+{
+    const struct step_run *run = context;
+    const struct step_inputs *in = run->in;
+    struct sl_decoder *d = run->decoder;
+    struct sl_stream *stream = run->stream;
+    struct sl_tensor hidden = embed(d, stream, in);
+    int last = d->config.layers - 1;
+    for (int i = 0; i <= last; i++) {
+        const struct sl_kv_layer *cache = sl_kv_layer(run->kv, i);
+        project(d, stream, &d->layers[i], cache, &in->ragged, &hidden);
+        if (i == last && !d->step.logit_rows) {
+            return;
+        }
+        struct sl_tensor attention = attend(d, stream, cache, &in->ragged);
+        if (i == last && i >= d->deepstack_count) {
+            narrow(d, stream, &in->logit_row, &d->last, &hidden);
+            narrow(d, stream, &in->logit_row, &d->last_attention, &attention);
+        }
+        transform(d, stream, &d->layers[i], &attention, &hidden);
+        add_deepstack(d, stream, i, in, &hidden);
+    }
+    narrow(d, stream, &in->logit_row, &d->last, &hidden);
+    struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, hidden.shape[0]);
+    d->ops->rmsnorm_linear(stream, &hidden, &d->final_norm, d->config.rms_eps, &normed, d->head, SL_EPILOGUE_NONE,
+                           run->logits);
+}
+
+// Steps of one row for each sequence differ in nothing but what their buffers hold.
 void sl_decoder_run(struct sl_decoder *decoder, struct sl_stream *stream, const struct sl_kv *kv,
                     struct sl_tensor *logits)
 {
@@ -480,24 +533,15 @@ void sl_decoder_run(struct sl_decoder *decoder, struct sl_stream *stream, const 
     struct step_inputs in;
     *logits = sl_tensor_rows(&d->logits, 0, d->step.logit_rows);
     upload_step(d, stream, &in);
-    struct sl_tensor hidden = embed(d, stream, &in);
-    int last = d->config.layers - 1;
-    for (int i = 0; i <= last; i++) {
-        const struct sl_kv_layer *cache = sl_kv_layer(kv, i);
-        project(d, stream, &d->layers[i], cache, &in.ragged, &hidden);
-        if (i == last && !d->step.logit_rows) {
-            return;
-        }
-        struct sl_tensor attention = attend(d, stream, cache, &in.ragged);
-        if (i == last && i >= d->deepstack_count) {
-            narrow(d, stream, &in.logit_row, &d->last, &hidden);
-            narrow(d, stream, &in.logit_row, &d->last_attention, &attention);
-        }
-        transform(d, stream, &d->layers[i], &attention, &hidden);
-        add_deepstack(d, stream, i, &in, &hidden);
+    struct step_run run = {.decoder = d, .stream = stream, .kv = kv, .in = &in, .logits = logits};
+    if (d->step.rows == d->step.sequences && d->step.logit_rows == d->step.rows && !d->step.visual_rows) {
+        sl_graphs_run(&d->graphs, stream, d->step.rows, in.ragged.page_table.shape[1], run_layers, &run);
+    } else {
+        run_layers(&run);
     }
-    narrow(d, stream, &in.logit_row, &d->last, &hidden);
-    struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, hidden.shape[0]);
-    d->ops->rmsnorm_linear(stream, &hidden, &d->final_norm, d->config.rms_eps, &normed, d->head, SL_EPILOGUE_NONE,
-                           logits);
+}
+
+void sl_decoder_forget_stream(struct sl_decoder *decoder)
+{
+    sl_graphs_clear(&decoder->graphs);
 }

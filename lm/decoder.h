@@ -46,5 +46,7 @@ void sl_decoder_visual(const struct sl_decoder *decoder, int first, int count,
 // Enqueues the step. The logits stay until the next one.
 void sl_decoder_run(struct sl_decoder *decoder, struct sl_stream *stream, const struct sl_kv *kv,
                     struct sl_tensor *logits /* [logit_rows, vocab] f32 */);
+// Steps so far ran on a stream that will be no more.
+void sl_decoder_forget_stream(struct sl_decoder *decoder);
 
 #endif

@@ -22,9 +22,9 @@ enum {
 };
 
 #if SL_HAVE_CUDA
-static int open_cuda(int index, struct sl_device **out, struct sl_error *error)
+static int open_cuda(int index, int deterministic, struct sl_device **out, struct sl_error *error)
 {
-    return sl_cuda_create(index, out, error);
+    return sl_cuda_create(index, deterministic, out, error);
 }
 
 static int gpu_is_here(void)
@@ -32,8 +32,9 @@ static int gpu_is_here(void)
     return sl_cuda_count(NULL) > 0;
 }
 #else
-static int open_cuda(int index, struct sl_device **out, struct sl_error *error)
+static int open_cuda(int index, int deterministic, struct sl_device **out, struct sl_error *error)
 {
+    (void)deterministic;
     *out = NULL;
     return sl_fail(error, SL_ERR_DEVICE, "cuda:%d: this scenelog was built without CUDA; use --device cpu", index);
 }
@@ -45,20 +46,21 @@ static int gpu_is_here(void)
 #endif
 
 // "auto": the first GPU where there is one, else the CPU.
-int sl_model_open_device(const char *name, int threads, struct sl_device **out, struct sl_error *error)
+int sl_model_open_device(const char *name, int threads, int deterministic, struct sl_device **out,
+                         struct sl_error *error)
 {
     if (strcmp(name, "cpu") == 0 || (strcmp(name, "auto") == 0 && !gpu_is_here())) {
         return sl_cpu_create(threads, out, error);
     }
     if (strcmp(name, "auto") == 0 || strcmp(name, "cuda") == 0) {
-        return open_cuda(0, out, error);
+        return open_cuda(0, deterministic, out, error);
     }
     char *end = NULL;
     long index = strncmp(name, "cuda:", 5) == 0 ? strtol(name + 5, &end, 10) : -1;
     if (end == NULL || end == name + 5 || *end != 0 || index < 0 || index > 1023) {
         return sl_fail(error, SL_ERR_USAGE, "--device %s: must be auto, cpu, cuda or cuda:N", name);
     }
-    return open_cuda((int)index, out, error);
+    return open_cuda((int)index, deterministic, out, error);
 }
 
 static void name_of_folder(const char *dir, char *out, size_t size)
@@ -132,7 +134,7 @@ int sl_model_open(const struct sl_model_options *options, struct sl_model *out, 
 {
     int status = sl_model_open_files(options->dir, out, error);
     if (status == SL_OK) {
-        status = sl_model_open_device(options->device, options->threads, &out->device, error);
+        status = sl_model_open_device(options->device, options->threads, options->deterministic, &out->device, error);
     }
     if (status != SL_OK) {
         return status;

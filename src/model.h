@@ -36,7 +36,8 @@ struct sl_model {
 };
 
 // `name` as in sl_model_options.device; threads of a CPU, 0: one for each core. Close with ops->destroy.
-int sl_model_open_device(const char *name, int threads, struct sl_device **out, struct sl_error *error);
+int sl_model_open_device(const char *name, int threads, int deterministic, struct sl_device **out,
+                         struct sl_error *error);
 
 // Only what needs no device: configuration, weights, tokenizer (for `info`). Close with sl_model_close.
 int sl_model_open_files(const char *dir, struct sl_model *out, struct sl_error *error);

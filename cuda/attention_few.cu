@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of one row for each sequence: bound by reading keys and values once, so all query heads of a key head go
+// together, as the 16 rows of a tensor core's product.
+//
+// A sequence's tokens are split over blocks; in a block each warp has its own tokens, 16 at a time, three such tiles
+// under way. Warps are added up in shared memory, blocks in device memory by whichever is done last (Flash-Decoding,
+// Dao et al. 2023).
+#include "cuda/attention.h"
+#include "cuda/tensor.cuh"
+
+enum { WARPS = 4, THREADS = 32 * WARPS, TOKENS = 16, STAGES = 3, QUERIES = 16, MOST_SPLITS = 32 };
+
+template <int SIZE> struct warp_tiles {
+    bf16 k[STAGES][TOKENS][SIZE + 8], v[STAGES][TOKENS][SIZE + 8];
+};
+
+template <int SIZE> union shared_few {
+    warp_tiles<SIZE> tiles[WARPS];
+    float o[WARPS][QUERIES][SIZE];
+};
+
+struct split_job {
+    attention_job job;
+    int splits;
+    float *partial;    // [sequences, kv_heads, splits, QUERIES, SIZE + 2]: sums, maximum, total
+    int32_t *counters; // [sequences, kv_heads]: blocks that are done; zero between operations
+};
+
+template <int SIZE>
+static __device__ __forceinline__ void bring_tile(warp_tiles<SIZE> &tiles, int stage, const attention_job &job, int b,
+                                                  int kv_head, int token, int end, int lane)
+{
+    const int words = SIZE / 8;
+    int64_t page = token < end ? job.page_table[b * job.page_stride + token / job.page_tokens] : 0;
+    int64_t slot = (page * job.kv_heads + kv_head) * job.page_tokens + token % job.page_tokens;
+    for (int i = lane; i < TOKENS * words; i += 32) {
+        int row = i / words, word = i % words, valid = token + row < end && 8 * word < job.d;
+        int64_t at = valid ? (slot + row) * job.d + 8 * word : 0;
+        copy_async(&tiles.k[stage][row][8 * word], (const bf16 *)job.k + at, valid);
+        copy_async(&tiles.v[stage][row][8 * word], (const bf16 *)job.v + at, valid);
+    }
+    copies_commit();
+}
+
+// The queries of this key head as A: rows beyond them are zero.
+template <int SIZE>
+static __device__ __forceinline__ void load_queries(uint32_t a[SIZE / 16][4], const bf16 *q, int group, int d, int lane)
+{
+    int g = lane / 4, c = lane % 4 * 2;
+#pragma unroll
+    for (int step = 0; step < SIZE / 16; step++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int row = g + i % 2 * 8, column = 16 * step + c + i / 2 * 8;
+            a[step][i] = row < group && column < d ? *(const uint32_t *)(q + row * d + column) : 0;
+        }
+    }
+}
+
+// Adds up the warps of the block: sum, maximum and total of each query in `o`, most[] and total[].
+template <int SIZE>
+static __device__ void write_warp(shared_few<SIZE> &shared, float (*most_of)[QUERIES], float (*total_of)[QUERIES],
+                                  float o[SIZE / 8][4], const float most[2], const float total[2], int warp, int lane)
+{
+    int g = lane / 4, q = lane % 4;
+    __syncthreads(); // the tiles are no longer read
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float sum = sum_of_four(total[half]);
+        if (q == 0) {
+            most_of[warp][g + 8 * half] = most[half];
+            total_of[warp][g + 8 * half] = sum;
+        }
+#pragma unroll
+        for (int n = 0; n < SIZE / 8; n++) {
+            shared.o[warp][g + 8 * half][8 * n + 2 * q] = o[n][2 * half];
+            shared.o[warp][g + 8 * half][8 * n + 2 * q + 1] = o[n][2 * half + 1];
+        }
+    }
+    __syncthreads();
+}
+
+static __device__ __forceinline__ void put(const attention_job &job, int b, int head, int column, float value)
+{
+    bf16 *y = (bf16 *)job.y + (int64_t)job.row_start[b] * job.y_stride + (int64_t)head * job.d;
+    y[column] = __float2bfloat16(value);
+}
+
+// Adds up the blocks: for each query and column the weighted sum over the splits.
+template <int SIZE>
+static __device__ void add_splits(const split_job &s, const float *partial, int count, int b, int kv_head, int group)
+{
+    const int width = SIZE + 2;
+    for (int i = threadIdx.x; i < group * s.job.d; i += THREADS) {
+        int query = i / s.job.d, column = i % s.job.d;
+        const float *from = partial + query * width;
+        float most = -INFINITY, total = 0, sum = 0;
+        for (int k = 0; k < count; k++) {
+            most = fmaxf(most, __ldcg(from + k * QUERIES * width + SIZE));
+        }
+        for (int k = 0; k < count; k++) {
+            const float *part = from + k * QUERIES * width;
+            float weight = exp2f(__ldcg(part + SIZE) - most);
+            total += weight * __ldcg(part + SIZE + 1);
+            sum += weight * __ldcg(part + column);
+        }
+        put(s.job, b, kv_head * group + query, column, sum / total);
+    }
+}
+
+template <int SIZE> static __global__ void __launch_bounds__(THREADS, 2) attention_few(const split_job s)
+{
+    extern __shared__ __align__(16) unsigned char dynamic[];
+    __shared__ float most_of[WARPS][QUERIES], total_of[WARPS][QUERIES];
+    __shared__ int is_last;
+    shared_few<SIZE> &shared = *(shared_few<SIZE> *)dynamic;
+    const attention_job &job = s.job;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, kv_head = blockIdx.y, b = blockIdx.z;
+    let_next_begin();
+    wait_for_previous();
+    int row = job.row_start[b], rows = job.row_start[b + 1] - row, length = job.kv_length[b];
+    int group = job.heads / job.kv_heads, tiles_each = ((length + TOKENS - 1) / TOKENS + s.splits - 1) / s.splits;
+    int begin = (int)blockIdx.x * tiles_each * TOKENS, end = begin + tiles_each * TOKENS;
+    end = end < length ? end : length;
+    if (rows != 1 || begin >= length) {
+        return;
+    }
+    warp_tiles<SIZE> &tiles = shared.tiles[warp];
+    uint32_t a[SIZE / 16][4];
+    load_queries<SIZE>(a, (const bf16 *)job.q + row * job.q_stride + (int64_t)kv_head * group * job.d, group, job.d,
+                       lane);
+    float o[SIZE / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
+    float scale = job.scale * 1.4426950408889634f; // maxima are in powers of two
+    int token = begin + warp * TOKENS, stage = 0;
+    for (int i = 0; i < STAGES - 1; i++) {
+        bring_tile<SIZE>(tiles, i, job, b, kv_head, token + i * WARPS * TOKENS, end, lane);
+    }
+    for (; token < end; token += WARPS * TOKENS, stage = (stage + 1) % STAGES) {
+        bring_tile<SIZE>(tiles, (stage + STAGES - 1) % STAGES, job, b, kv_head, token + (STAGES - 1) * WARPS * TOKENS,
+                         end, lane);
+        copies_wait<STAGES - 1>();
+        __syncwarp();
+        float score[2][4] = {};
+#pragma unroll
+        for (int step = 0; step < SIZE / 16; step++) {
+            uint32_t k[4];
+            load_matrices(k, &tiles.k[stage][lane % 8 + lane / 16 * 8][16 * step + lane / 8 % 2 * 8]);
+            multiply_add(score[0], a[step], k[0], k[1]);
+            multiply_add(score[1], a[step], k[2], k[3]);
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float larger = most[half];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int n = i / 2, c = 2 * half + i % 2, at = token + 8 * n + lane % 4 * 2 + i % 2;
+                score[n][c] = at < end ? score[n][c] * scale : -INFINITY;
+                larger = fmaxf(larger, score[n][c]);
+            }
+            larger = maximum_of_four(larger); // finite: a tile has one token at least
+            float old = exp2f(most[half] - larger), sum = 0;
+            most[half] = larger;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int n = i / 2, c = 2 * half + i % 2;
+                score[n][c] = exp2f(score[n][c] - larger);
+                sum += score[n][c];
+            }
+            total[half] = total[half] * old + sum;
+#pragma unroll
+            for (int n = 0; n < SIZE / 8; n++) {
+                o[n][2 * half] *= old;
+                o[n][2 * half + 1] *= old;
+            }
+        }
+        uint32_t p[4] = {pack(score[0][0], score[0][1]), pack(score[0][2], score[0][3]), pack(score[1][0], score[1][1]),
+                         pack(score[1][2], score[1][3])};
+#pragma unroll
+        for (int n = 0; n < SIZE / 16; n++) {
+            uint32_t v[4];
+            load_transposed(v, &tiles.v[stage][lane % 16][16 * n + lane / 16 * 8]);
+            multiply_add(o[2 * n], p, v[0], v[1]);
+            multiply_add(o[2 * n + 1], p, v[2], v[3]);
+        }
+        __syncwarp();
+    }
+    copies_wait<0>();
+    write_warp<SIZE>(shared, most_of, total_of, o, most, total, warp, lane);
+
+    int count = (length + tiles_each * TOKENS - 1) / (tiles_each * TOKENS); // blocks that have tokens
+    int place = b * job.kv_heads + kv_head;
+    float *partial = s.partial + (int64_t)place * s.splits * QUERIES * (SIZE + 2);
+    for (int i = threadIdx.x; i < group * job.d; i += THREADS) {
+        int query = i / job.d, column = i % job.d;
+        float larger = -INFINITY, sum = 0, all = 0;
+        for (int w = 0; w < WARPS; w++) {
+            larger = fmaxf(larger, most_of[w][query]);
+        }
+        for (int w = 0; w < WARPS; w++) {
+            float weight = exp2f(most_of[w][query] - larger); // 0 of a warp without tokens
+            sum += weight * shared.o[w][query][column];
+            all += weight * total_of[w][query];
+        }
+        if (count == 1) {
+            put(job, b, kv_head * group + query, column, sum / all);
+        } else {
+            float *to = partial + ((int64_t)blockIdx.x * QUERIES + query) * (SIZE + 2);
+            to[column] = sum;
+            if (column == 0) {
+                to[SIZE] = larger;
+                to[SIZE + 1] = all;
+            }
+        }
+    }
+    if (count == 1) {
+        return;
+    }
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        is_last = atomicAdd(&s.counters[place], 1) == count - 1;
+    }
+    __syncthreads();
+    if (is_last) {
+        __threadfence();
+        add_splits<SIZE>(s, partial, count, b, kv_head, group);
+        if (threadIdx.x == 0) {
+            s.counters[place] = 0;
+        }
+    }
+}
+
+template <int SIZE> static void launch(struct sl_stream *stream, const struct attention_job *job)
+{
+    split_job s = {};
+    s.job = *job;
+    int blocks = job->sequences * job->kv_heads, wanted = 4 * stream->device->multiprocessors;
+    s.splits = (wanted + blocks - 1) / blocks;
+    s.splits = s.splits < 1 ? 1 : s.splits > MOST_SPLITS ? MOST_SPLITS : s.splits;
+    int64_t width = (int64_t)QUERIES * (SIZE + 2) * (int64_t)sizeof(float);
+    s.partial = (float *)cuda_scratch(stream, CUDA_SLOT_A, blocks * s.splits * width);
+    s.counters = stream->counters;
+    size_t shared = sizeof(shared_few<SIZE>);
+    if (s.partial != NULL && allow_shared(stream, attention_few<SIZE>, shared)) {
+        dim3 grid((unsigned)s.splits, (unsigned)job->kv_heads, (unsigned)job->sequences);
+        launch_overlapping(stream, attention_few<SIZE>, grid, THREADS, shared, s);
+    }
+}
+
+int cuda_attention_few(struct sl_stream *stream, const struct attention_job *job)
+{
+    int group = job->heads / job->kv_heads;
+    if (job->is_f32 || job->d > 128 || job->d % 8 != 0 || job->q_stride % 2 != 0 || group > QUERIES ||
+        job->page_tokens % TOKENS != 0 || (int64_t)job->sequences * job->kv_heads > CUDA_COUNTERS) {
+        return 0;
+    }
+    if (job->d <= 64) {
+        launch<64>(stream, job);
+    } else if (job->d <= 80) {
+        launch<80>(stream, job);
+    } else {
+        launch<128>(stream, job);
+    }
+    return 1;
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+// Up to 16 rows by the tensor cores, whose arithmetic is free here: what counts is that every lane has many 16-byte
+// loads of weights under way.
+//
+// A block makes 16 outputs. Its warps share out the inputs, 64 at a time, and add up at the end. In m16n8k16 the
+// weights are A (16 outputs by 16 inputs) and x is B (16 inputs by 8 rows). Which input stands at which k is ours to
+// choose, as long as A and B agree: lane (g, q) loads 8 inputs of outputs g and g + 8 from 8q on, and the same 8 inputs
+// of row g of x; words 0 and 1 of these are its part of one product, words 2 and 3 of a second.
+#include "cuda/act.cuh"
+#include "cuda/few.h"
+#include "cuda/launch.cuh"
+
+enum { WARPS = 8, OUTPUTS = 16, UNROLL = 4, STEP = 64, SHARED_LIMIT = 100 * 1024 };
+
+struct few {
+    const bf16 *weight, *bias, *x, *norm;
+    const void *residual;
+    void *y;
+    int64_t x_stride, residual_stride, y_stride;
+    int rows, in, out; // out: of the weights; SILU_GATE gives half of that
+    float eps;
+    enum sl_epilogue epilogue;
+    int y_is_f32, residual_is_f32;
+};
+
+// The weights' row of output g (0..15) of this block. With a gate, outputs 8 to 15 are the upper halves' partners of
+// outputs 0 to 7.
+static __device__ __forceinline__ int weight_row(const few &f, int g)
+{
+    return f.epilogue == SL_EPILOGUE_SILU_GATE ? (int)blockIdx.x * 8 + g % 8 + (g < 8 ? 0 : f.out / 2)
+                                               : (int)blockIdx.x * OUTPUTS + g;
+}
+
+static __device__ __forceinline__ int is_output(const few &f, int g)
+{
+    return f.epilogue == SL_EPILOGUE_SILU_GATE ? (int)blockIdx.x * 8 + g % 8 < f.out / 2 : weight_row(f, g) < f.out;
+}
+
+static __device__ __forceinline__ uint4 load_weights(const bf16 *from)
+{
+    uint4 w;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
+                 : "l"(from));
+    return w;
+}
+
+static __device__ __forceinline__ void multiply(float c[4], const uint4 &low, const uint4 &high, const uint4 &x)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(low.x), "r"(high.x), "r"(low.y), "r"(high.y), "r"(x.x), "r"(x.y));
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(low.z), "r"(high.z), "r"(low.w), "r"(high.w), "r"(x.z), "r"(x.w));
+}
+
+// x, or its norm, to shared memory; rows lie `pitch` elements apart, so that eight of them fall into different banks.
+static __device__ void bring_x(const few &f, bf16 *to, int pitch, float *sums)
+{
+    int words = f.in / 8;
+    for (int row = 0; row < f.rows; row++) {
+        const uint4 *from = (const uint4 *)(f.x + row * f.x_stride);
+        float scale = 1;
+        if (f.norm != NULL) {
+            float sum = 0;
+            for (int w = threadIdx.x; w < words; w += blockDim.x) {
+                eight v;
+                v.word = from[w];
+                for (int i = 0; i < 8; i++) {
+                    float value = __bfloat162float(v.value[i]);
+                    sum += value * value;
+                }
+            }
+            scale = rsqrtf(sum_of_block(sum, sums) / (float)f.in + f.eps);
+        }
+        for (int w = threadIdx.x; w < words; w += blockDim.x) {
+            eight v;
+            v.word = from[w];
+            if (f.norm != NULL) {
+                eight n;
+                n.word = ((const uint4 *)f.norm)[w];
+                for (int i = 0; i < 8; i++) {
+                    v.value[i] = __float2bfloat16(__bfloat162float(v.value[i]) * scale * __bfloat162float(n.value[i]));
+                }
+            }
+            *(uint4 *)(to + row * pitch + 8 * w) = v.word;
+        }
+    }
+    __syncthreads();
+}
+
+static __device__ float load_any(const void *from, int is_f32, int64_t at)
+{
+    return is_f32 ? ((const float *)from)[at] : __bfloat162float(((const bf16 *)from)[at]);
+}
+
+// Output g of row `row`, whose sum over all warps is `value`; with a gate `up` is its partner's.
+static __device__ void put(const few &f, int g, int row, float value, float up)
+{
+    int output = weight_row(f, g);
+    if (f.bias != NULL) {
+        value += __bfloat162float(f.bias[output]);
+        up += f.epilogue == SL_EPILOGUE_SILU_GATE ? __bfloat162float(f.bias[output + f.out / 2]) : 0;
+    }
+    value = f.epilogue == SL_EPILOGUE_SILU_GATE ? silu(value) * up : activate(f.epilogue, value);
+    if (f.residual != NULL) {
+        value += load_any(f.residual, f.residual_is_f32, row * f.residual_stride + output);
+    }
+    if (f.y_is_f32) {
+        ((float *)f.y)[row * f.y_stride + output] = value;
+    } else {
+        ((bf16 *)f.y)[row * f.y_stride + output] = __float2bfloat16(value);
+    }
+}
+
+// TILES: rows of x by eight. SHARED: x goes through shared memory; else it is read where it lies.
+template <int TILES, bool SHARED> static __global__ void __launch_bounds__(32 * WARPS, 2) few_kernel(const few f)
+{
+    extern __shared__ __align__(16) unsigned char dynamic[];
+    __shared__ float partial[WARPS][OUTPUTS][8 * TILES + 1];
+    __shared__ float sums[32];
+    bf16 *x = (bf16 *)dynamic;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, pitch = f.in + 8;
+    const bf16 *low_row = f.weight + (int64_t)(is_output(f, g) ? weight_row(f, g) : 0) * f.in;
+    const bf16 *high_row = f.weight + (int64_t)(is_output(f, g + 8) ? weight_row(f, g + 8) : 0) * f.in;
+    float c[TILES][4] = {};
+    int steps = (f.in + STEP - 1) / STEP;
+    const uint4 none = make_uint4(0, 0, 0, 0);
+    let_next_begin();
+    for (int first = warp; first == warp || first < steps; first += UNROLL * WARPS) {
+        uint4 low[UNROLL][2], high[UNROLL][2];
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                int k = (first + u * WARPS) * STEP + half * 32 + 8 * q;
+                low[u][half] = k < f.in ? load_weights(low_row + k) : none;
+                high[u][half] = k < f.in ? load_weights(high_row + k) : none;
+            }
+        }
+        if (first == warp) { // the weights are on their way: now for what the kernel before wrote
+            wait_for_previous();
+            if (SHARED) {
+                bring_x(f, x, pitch, sums);
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                int k = (first + u * WARPS) * STEP + half * 32 + 8 * q;
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+                    int row = 8 * t + g;
+                    uint4 b = none;
+                    if (row < f.rows && k < f.in) {
+                        b = SHARED ? *(const uint4 *)(x + row * pitch + k)
+                                   : *(const uint4 *)(f.x + row * f.x_stride + k);
+                    }
+                    multiply(c[t], low[u][half], high[u][half], b);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < TILES; t++) {
+        partial[warp][g][8 * t + 2 * q] = c[t][0];
+        partial[warp][g][8 * t + 2 * q + 1] = c[t][1];
+        partial[warp][g + 8][8 * t + 2 * q] = c[t][2];
+        partial[warp][g + 8][8 * t + 2 * q + 1] = c[t][3];
+    }
+    __syncthreads();
+    int outputs = f.epilogue == SL_EPILOGUE_SILU_GATE ? 8 : OUTPUTS;
+    for (int i = threadIdx.x; i < outputs * f.rows; i += blockDim.x) {
+        int output = i % outputs, row = i / outputs;
+        float value = 0, up = 0;
+        for (int w = 0; w < WARPS; w++) {
+            value += partial[w][output][row];
+            up += f.epilogue == SL_EPILOGUE_SILU_GATE ? partial[w][output + 8][row] : 0;
+        }
+        if (is_output(f, output)) {
+            put(f, output, row, value, up);
+        }
+    }
+}
+
+static int64_t shared_bytes(const struct sl_tensor *x)
+{
+    return x->shape[0] * (x->shape[1] + 8) * 2;
+}
+
+int cuda_few_takes(const struct sl_linear *linear, const struct sl_tensor *x)
+{
+    return x->shape[0] <= CUDA_MAX_ROWS_FEW && linear->compute == SL_BF16 && x->dtype == SL_BF16 &&
+           linear->in % 8 == 0 && x->stride[0] % 8 == 0 && (uintptr_t)x->data % 16 == 0;
+}
+
+int cuda_few_takes_norm(const struct sl_linear *linear, const struct sl_tensor *x)
+{
+    return cuda_few_takes(linear, x) && shared_bytes(x) <= SHARED_LIMIT;
+}
+
+template <int TILES, bool SHARED> static void launch(struct sl_stream *stream, const few &f, size_t shared)
+{
+    int per_block = f.epilogue == SL_EPILOGUE_SILU_GATE ? 8 : OUTPUTS;
+    int outputs = f.epilogue == SL_EPILOGUE_SILU_GATE ? f.out / 2 : f.out;
+    if (allow_shared(stream, few_kernel<TILES, SHARED>, shared)) {
+        launch_overlapping(stream, few_kernel<TILES, SHARED>, dim3((unsigned)((outputs + per_block - 1) / per_block)),
+                           32 * WARPS, shared, f);
+    }
+}
+
+void cuda_few(struct sl_stream *stream, const struct sl_linear *linear, const struct sl_tensor *x,
+              const struct sl_tensor *norm, float eps, enum sl_epilogue epilogue, const struct sl_tensor *residual,
+              const struct sl_tensor *y)
+{
+    few f = {};
+    f.weight = (const bf16 *)linear->weight;
+    f.bias = (const bf16 *)linear->bias;
+    f.x = (const bf16 *)x->data;
+    f.norm = norm != NULL ? (const bf16 *)norm->data : NULL;
+    f.residual = residual != NULL ? residual->data : NULL;
+    f.y = y->data;
+    f.x_stride = x->stride[0];
+    f.residual_stride = residual != NULL ? residual->stride[0] : 0;
+    f.y_stride = y->stride[0];
+    f.rows = (int)x->shape[0];
+    f.in = (int)linear->in;
+    f.out = (int)linear->out;
+    f.eps = eps;
+    f.epilogue = epilogue;
+    f.y_is_f32 = y->dtype == SL_F32;
+    f.residual_is_f32 = residual != NULL && residual->dtype == SL_F32;
+    size_t shared = (size_t)shared_bytes(x);
+    if (shared > SHARED_LIMIT) {
+        f.rows <= 8 ? launch<1, false>(stream, f, 0) : launch<2, false>(stream, f, 0);
+    } else {
+        f.rows <= 8 ? launch<1, true>(stream, f, shared) : launch<2, true>(stream, f, shared);
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// What kernels share: loads and stores of either activation type, and launches that overlap.
+//
+// Kernels of the decoding step begin while the one before them still runs (programmatic dependent launch): they may
+// fetch weights at once, and call wait_for_previous() before they touch anything that a kernel writes.
+#ifndef SL_CUDA_LAUNCH_CUH
+#define SL_CUDA_LAUNCH_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include "cuda/internal.h"
+
+typedef __nv_bfloat16 bf16;
+
+static __device__ __forceinline__ void wait_for_previous(void)
+{
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+static __device__ __forceinline__ void let_next_begin(void)
+{
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+template <typename... Parameters, typename... Arguments>
+static void launch_overlapping(struct sl_stream *stream, void (*kernel)(Parameters...), dim3 grid, int threads,
+                               size_t shared, Arguments... arguments)
+{
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream->native;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    cuda_check(stream, cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "a launch");
+}
+
+// Lets a kernel have more than 48 KiB of shared memory.
+template <typename Kernel> static int allow_shared(struct sl_stream *stream, Kernel kernel, size_t bytes)
+{
+    return bytes <= 48 * 1024 ||
+           cuda_check(stream, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+                      "shared memory");
+}
+
+// Eight bf16 in one 16-byte word.
+union eight {
+    uint4 word;
+    __nv_bfloat162 pair[4];
+    bf16 value[8];
+};
+
+static __device__ __forceinline__ float sum_of_warp(float x)
+{
+    for (int offset = 16; offset > 0; offset /= 2) {
+        x += __shfl_xor_sync(0xffffffffu, x, offset);
+    }
+    return x;
+}
+
+// The sum over a block of up to 1024 threads, for all of them. `shared`: 32 floats.
+static __device__ __forceinline__ float sum_of_block(float x, float *shared)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = (blockDim.x + 31) / 32;
+    x = sum_of_warp(x);
+    __syncthreads(); // shared may still be read
+    if (lane == 0) {
+        shared[warp] = x;
+    }
+    __syncthreads();
+    return sum_of_warp(lane < warps ? shared[lane] : 0.0f);
+}
+
+#endif
