@@ -13,96 +13,9 @@ static int ceil_shift(int n, int shift)
     return (n + (1 << shift) - 1) >> shift;
 }
 
-static int is_yuv(const struct sl_frame *frame)
-{
-    return frame->layout == SL_LAYOUT_YUV_PLANAR || frame->layout == SL_LAYOUT_YUV_SEMIPLANAR;
-}
-
-static int is_rgb(const struct sl_frame *frame)
-{
-    return frame->layout == SL_LAYOUT_RGB_PLANAR || frame->layout == SL_LAYOUT_RGB_PACKED;
-}
-
-// --- the matrix ---
-
-static void luma_weights(const struct sl_frame *frame, double *kr, double *kb)
-{
-    enum sl_matrix matrix = frame->matrix;
-    if (matrix == SL_MATRIX_UNKNOWN) {
-        matrix = frame->height >= 720 ? SL_MATRIX_BT709 : SL_MATRIX_BT601;
-    }
-    static const double table[][2] = {
-        [SL_MATRIX_BT601] = {0.299, 0.114},    [SL_MATRIX_BT709] = {0.2126, 0.0722},
-        [SL_MATRIX_BT2020] = {0.2627, 0.0593}, [SL_MATRIX_SMPTE240M] = {0.212, 0.087},
-        [SL_MATRIX_FCC] = {0.30, 0.11},
-    };
-    *kr = table[matrix][0];
-    *kb = table[matrix][1];
-}
-
-// R = Y + 2(1-kr) V, B = Y + 2(1-kb) U, and G from Y = kr R + kg G + kb B; Y in 0..1, U and V in -0.5..0.5.
-static void yuv_matrix(const struct sl_frame *frame, double m[3][3])
-{
-    double kr, kb;
-    luma_weights(frame, &kr, &kb);
-    double kg = 1 - kr - kb, u = 2 * (1 - kb), v = 2 * (1 - kr);
-    const double full[3][3] = {{1, 0, v}, {1, -u * kb / kg, -v * kr / kg}, {1, u, 0}};
-    memcpy(m, full, sizeof full);
-}
-
-// Folds range and depth into the matrix, so that it applies to the samples as stored.
-static void sample_matrix(struct cpu_colour *colour, double out_max)
-{
-    const struct sl_frame *frame = colour->frame;
-    double m[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}};
-    if (is_yuv(frame)) {
-        yuv_matrix(frame, m);
-    } else if (frame->layout == SL_LAYOUT_GRAY) {
-        m[1][0] = m[2][0] = 1;
-        m[1][1] = m[2][2] = 0;
-    }
-    // RGB of unknown range is full: limited RGB is rare and always says so.
-    int limited = is_rgb(frame) ? frame->range == SL_RANGE_LIMITED : frame->range != SL_RANGE_FULL;
-    double one = (double)(1 << (frame->bit_depth - 8)), top = (double)((1 << frame->bit_depth) - 1);
-    for (int i = 0; i < 3; i++) {
-        double offset = 0;
-        for (int j = 0; j < 3; j++) {
-            int chroma = is_yuv(frame) && j > 0;
-            double black = chroma ? 128 * one : limited ? 16 * one : 0;
-            double span = !limited ? top : (chroma ? 224 : 219) * one;
-            colour->matrix[i][j] = (float)(m[i][j] / span * out_max);
-            offset -= m[i][j] / span * black * out_max;
-        }
-        colour->offset[i] = (float)(offset + 0.5); // the conversion to integer truncates
-    }
-}
-
-// --- HDR ---
-
-// Signal to light with 1 = 203 nits, the SDR white of BT.2408. PQ: SMPTE ST 2084. HLG: BT.2100's inverse OETF on a
-// display of 1000 nits, its system gamma of 1.2 taken per channel.
-static double light_of(enum sl_transfer transfer, double signal)
-{
-    if (transfer == SL_TRANSFER_PQ) {
-        double e = pow(signal, 32.0 / 2523);
-        return 10000 / 203.0 * pow(fmax(e - 0.8359375, 0) / (18.8515625 - 18.6875 * e), 8192 / 1305.0);
-    }
-    double scene = signal <= 0.5 ? signal * signal / 3 : (exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12;
-    return 1000 / 203.0 * pow(scene, 1.2);
-}
-
-static void hdr_tables(enum sl_transfer transfer, float *light, uint8_t *encoded)
-{
-    for (int i = 0; i < CPU_HDR_STEPS; i++) {
-        double x = i / (double)(CPU_HDR_STEPS - 1);
-        light[i] = (float)light_of(transfer, x);
-        encoded[i] = (uint8_t)(255 * pow(x * x, 1 / 2.4) + 0.5); // BT.1886 display
-    }
-}
-
 int64_t cpu_colour_table_bytes(const struct sl_frame *frame)
 {
-    return frame->transfer == SL_TRANSFER_SDR ? 0 : CPU_HDR_STEPS * (int64_t)(sizeof(float) + 1);
+    return frame->transfer == SL_TRANSFER_SDR ? 0 : SL_HDR_STEPS * (int64_t)(sizeof(float) + 1);
 }
 
 // One pixel of HDR signal to SDR: light, BT.2020 to BT.709 primaries, then the extended Reinhard curve
@@ -124,19 +37,18 @@ static void tone_map(const struct cpu_colour *colour, const int signal[3], uint8
     float gain = (1 + largest / (white * white)) / (1 + largest);
     for (int i = 0; i < 3; i++) {
         float root = sqrtf(fminf(light[i] * gain, 1));
-        rgb[i] = colour->encoded[(int)(root * (CPU_HDR_STEPS - 1) + 0.5f)];
+        rgb[i] = colour->encoded[(int)(root * (SL_HDR_STEPS - 1) + 0.5f)];
     }
 }
 
 void cpu_colour_init(struct cpu_colour *colour, const struct sl_frame *frame, void *tables)
 {
     *colour = (struct cpu_colour){.frame = frame};
-    int hdr = frame->transfer != SL_TRANSFER_SDR;
-    sample_matrix(colour, hdr ? CPU_HDR_STEPS - 1 : 255);
-    if (hdr) {
+    sl_colour_matrix_init(&colour->samples, frame);
+    if (frame->transfer != SL_TRANSFER_SDR) {
         float *light = tables;
-        uint8_t *encoded = (uint8_t *)(light + CPU_HDR_STEPS);
-        hdr_tables(frame->transfer, light, encoded);
+        uint8_t *encoded = (uint8_t *)(light + SL_HDR_STEPS);
+        sl_hdr_tables(frame->transfer, light, encoded);
         colour->light = light;
         colour->encoded = encoded;
     }
@@ -183,21 +95,12 @@ CPU_SIMD(load16, (const uint16_t *line, int first, int step, int shift, int n, f
 // Samples of component 0, 1 or 2 in one line of its plane.
 static void load(const struct sl_frame *frame, int component, int row, int n, float *out)
 {
-    int plane = component, first = 0, step = 1;
-    if (frame->layout == SL_LAYOUT_YUV_SEMIPLANAR && component > 0) {
-        plane = 1;
-        first = component - 1;
-        step = 2;
-    } else if (frame->layout == SL_LAYOUT_RGB_PACKED) {
-        plane = 0;
-        first = component;
-        step = 3;
-    }
-    const uint8_t *line = frame->plane[plane] + row * frame->pitch[plane];
+    struct sl_component at = sl_frame_component(frame, component);
+    const uint8_t *line = frame->plane[at.plane] + row * frame->pitch[at.plane];
     if (frame->bit_depth == 8) {
-        load8(line, first, step, n, out);
+        load8(line, at.first, at.step, n, out);
     } else {
-        load16((const uint16_t *)(const void *)line, first, step, frame->msb_shift, n, out);
+        load16((const uint16_t *)(const void *)line, at.first, at.step, frame->msb_shift, n, out);
     }
 }
 
@@ -281,7 +184,7 @@ static inline float clamp(float x, float top)
 CPU_BODY void pack_body(const struct cpu_colour *colour, const float *a, const float *b, const float *c, int n,
                         uint8_t *rgbx)
 {
-    const float(*m)[3] = colour->matrix, *offset = colour->offset;
+    const float(*m)[3] = colour->samples.matrix, *offset = colour->samples.offset;
     const float m00 = m[0][0], m01 = m[0][1], m02 = m[0][2], m10 = m[1][0], m11 = m[1][1], m12 = m[1][2], m20 = m[2][0],
                 m21 = m[2][1], m22 = m[2][2], o0 = offset[0], o1 = offset[1], o2 = offset[2];
     uint32_t *out = (uint32_t *)(void *)rgbx;
@@ -301,8 +204,9 @@ static void pack_hdr(const struct cpu_colour *colour, const float *a, const floa
     for (int i = 0; i < n; i++) {
         int signal[3];
         for (int j = 0; j < 3; j++) {
-            const float *m = colour->matrix[j];
-            signal[j] = (int)clamp(m[0] * a[i] + m[1] * b[i] + m[2] * c[i] + colour->offset[j], CPU_HDR_STEPS - 1);
+            const float *m = colour->samples.matrix[j];
+            signal[j] =
+                (int)clamp(m[0] * a[i] + m[1] * b[i] + m[2] * c[i] + colour->samples.offset[j], SL_HDR_STEPS - 1);
         }
         tone_map(colour, signal, rgbx + 4 * (int64_t)i);
     }
@@ -318,10 +222,10 @@ void cpu_colour_row(const struct cpu_colour *colour, int row, float *scratch, ui
     }
     float *chroma = scratch + 3 * (int64_t)(width + ROW_PADDING);
     load(frame, 0, row, width, component[0]);
-    if (is_yuv(frame)) {
+    if (sl_frame_is_yuv(frame)) {
         chroma_row(frame, 1, row, chroma, component[1]);
         chroma_row(frame, 2, row, chroma, component[2]);
-    } else if (is_rgb(frame)) {
+    } else if (sl_frame_is_rgb(frame)) {
         load(frame, 1, row, width, component[1]);
         load(frame, 2, row, width, component[2]);
     } else {

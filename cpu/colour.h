@@ -7,15 +7,13 @@
 
 #include <stdint.h>
 
-#include "core/frame.h"
-
-enum { CPU_HDR_STEPS = 4096 };
+#include "core/picture.h"
 
 struct cpu_colour {
     const struct sl_frame *frame;
-    float matrix[3][3], offset[3]; // samples to R, G, B: 0..255, or with HDR 0..CPU_HDR_STEPS-1
-    const float *light;            // HDR: signal to light, 1 is SDR white
-    const uint8_t *encoded;        // HDR: square root of light to 8 bits
+    struct sl_colour_matrix samples;
+    const float *light;     // HDR: signal to light, 1 is SDR white
+    const uint8_t *encoded; // HDR: square root of light to 8 bits
 };
 
 // tables: cpu_colour_table_bytes(frame) bytes, which must live as long as *colour; 0 bytes for SDR.

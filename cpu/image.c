@@ -25,11 +25,6 @@ struct resize {
     int threads;
 };
 
-static int lies_on_its_side(const struct sl_frame *frame)
-{
-    return frame->rotation == 90 || frame->rotation == 270;
-}
-
 // Tables and buffers of one picture. 0, and the stream marked, when there is no memory.
 static int prepare(struct sl_stream *stream, const struct sl_frame *frame, int width, int height, struct resize *r)
 {
@@ -43,7 +38,7 @@ static int prepare(struct sl_stream *stream, const struct sl_frame *frame, int w
     cpu_resample_init(&r->down, frame->height, height, tables + across);
     cpu_colour_init(&r->colour, frame, tables + across + down);
 
-    r->turned = lies_on_its_side(frame);
+    r->turned = sl_frame_lies_on_its_side(frame);
     int widest = frame->width > width ? frame->width : width;
     r->row_bytes = align_64(4 * (int64_t)widest);
     int64_t colour = cpu_colour_scratch_bytes(frame), resample = cpu_resample_scratch_bytes(&r->across);
@@ -55,30 +50,15 @@ static int prepare(struct sl_stream *stream, const struct sl_frame *frame, int w
     return r->scratch != NULL && r->middle != NULL;
 }
 
-// Where the pixels of the upright-as-stored picture go in `out`: the first one, and the bytes from pixel to pixel.
 struct placement {
     uint8_t *origin;
-    int64_t along, below; // to the next pixel of a stored row, to the next stored row
+    int64_t along, below;
 };
 
 static struct placement place(const struct sl_frame *frame, const struct sl_tensor *out)
 {
-    int64_t line = out->stride[0], pixel = out->stride[1], last_x = out->shape[1] - 1, last_y = out->shape[0] - 1;
-    struct placement p = {out->data, pixel, line};
-    if (frame->rotation == 90) {
-        p = (struct placement){p.origin + last_x * pixel, line, -pixel};
-    } else if (frame->rotation == 180) {
-        p = (struct placement){p.origin + last_x * pixel + last_y * line, -pixel, -line};
-    } else if (frame->rotation == 270) {
-        p = (struct placement){p.origin + last_y * line, -line, pixel};
-    }
-    if (frame->mirrored) {
-        // x becomes last_x - x: whichever step moves along x turns round.
-        int64_t x = (p.origin - (uint8_t *)out->data) % line / pixel;
-        p.origin += (last_x - 2 * x) * pixel;
-        *(lies_on_its_side(frame) ? &p.below : &p.along) *= -1;
-    }
-    return p;
+    struct sl_placement p = sl_frame_place(frame, out->shape[1], out->shape[0], out->stride[0], out->stride[1]);
+    return (struct placement){.origin = (uint8_t *)out->data + p.origin, .along = p.along, .below = p.below};
 }
 
 static void write_row(const struct placement *p, int y, int width, const uint8_t *rgbx)
@@ -143,7 +123,7 @@ void cpu_image_resize(struct sl_stream *stream, struct sl_frame *frame, const st
     if (!cpu_begin(stream)) {
         return;
     }
-    int turned = lies_on_its_side(frame);
+    int turned = sl_frame_lies_on_its_side(frame);
     struct resize r;
     if (frame->memory != SL_MEMORY_HOST) {
         cpu_fail(stream, SL_ERR_INTERNAL, "resize on the CPU: the frame is not in host memory");

@@ -1,88 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/resample.h"
 
-#include <math.h>
 #include <string.h>
 
+#include "core/picture.h"
 #include "cpu/simd.h"
-
-static double cubic(double x)
-{
-    const double a = -0.5;
-    x = fabs(x);
-    if (x < 1) {
-        return ((a + 2) * x - (a + 3)) * x * x + 1;
-    }
-    return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
-}
-
-// Half the width of the kernel, in input samples: stretched when shrinking, which is the antialiasing.
-static double support_of(int in, int out)
-{
-    return in > out ? 2.0 * in / out : 2.0;
-}
-
-static int taps_of(int in, int out)
-{
-    int taps = 2 * (int)ceil(support_of(in, out)) + 1;
-    return (taps + 1) / 2 * 2;
-}
-
-// Kernel values of output sample i, summing to 1; returns the first input sample that they apply to.
-static int kernel(int in, int out, int i, int taps, double *value)
-{
-    double scale = (double)in / out, stretch = fmax(scale, 1), support = support_of(in, out);
-    double center = scale * (i + 0.5), sum = 0;
-    int first = (int)fmax(center - support + 0.5, 0), last = (int)fmin(center + support + 0.5, in);
-    for (int k = 0; k < taps; k++) {
-        value[k] = first + k < last ? cubic((first + k - center + 0.5) / stretch) : 0;
-        sum += value[k];
-    }
-    for (int k = 0; k < taps; k++) {
-        value[k] /= sum;
-    }
-    return first;
-}
-
-// The most fractional bits with which the largest weight still fits 16 bits.
-static int precision_of(double largest)
-{
-    int bits = 0;
-    while (bits < 22 && 0.5 + largest * (1 << (bits + 1)) < 1 << 15) {
-        bits++;
-    }
-    return bits;
-}
 
 int64_t cpu_resample_bytes(int in, int out)
 {
-    int64_t taps = taps_of(in, out);
+    int64_t taps = sl_resample_taps(in, out);
     return taps * (int64_t)sizeof(double) + out * (1 + 4 * taps) * (int64_t)sizeof(int32_t);
 }
 
 void cpu_resample_init(struct cpu_resample *axis, int in, int out, void *memory)
 {
-    int taps = taps_of(in, out);
-    double *value = memory, largest = 0;
+    int taps = sl_resample_taps(in, out);
+    double *value = memory;
     *axis = (struct cpu_resample){.in = in, .out = out, .taps = taps};
     axis->first = (int32_t *)(value + taps);
     axis->weights = axis->first + out;
-    for (int i = 0; i < out; i++) {
-        axis->first[i] = kernel(in, out, i, taps, value);
-        for (int k = 0; k < taps; k++) {
-            largest = fmax(largest, value[k]);
-        }
-    }
-    axis->precision = precision_of(largest);
-    memset(axis->weights, 0, sizeof *axis->weights * 4 * (size_t)out * (size_t)taps);
-    for (int i = 0; i < out; i++) {
-        kernel(in, out, i, taps, value);
-        // Near the far edge the run begins earlier, so that it ends inside; what it gained has no weight.
-        int room = in > taps ? in - taps : 0, early = axis->first[i] > room ? axis->first[i] - room : 0;
-        axis->first[i] -= early;
-        int32_t *weight = axis->weights + 4 * ((int64_t)i * taps + early);
-        for (int k = 0; k < 4 * (taps - early); k++) {
-            weight[k] = (int32_t)round(value[k / 4] * (1 << axis->precision));
+    axis->precision = sl_resample_weights(in, out, value, axis->first, axis->weights);
+    for (int64_t i = (int64_t)out * taps; i-- > 0;) { // from the end, so that none is lost
+        int32_t weight = axis->weights[i];
+        for (int channel = 0; channel < 4; channel++) {
+            axis->weights[4 * i + channel] = weight;
         }
     }
 }
