@@ -22,7 +22,22 @@ enum {
 };
 
 // Scratch memory of a stream, one buffer for each use that may overlap another in one operation.
-enum cuda_slot { CUDA_SLOT_A, CUDA_SLOT_B, CUDA_SLOT_C, CUDA_SLOT_BLAS, CUDA_SLOT_TRIAL, CUDA_SLOTS };
+enum cuda_slot {
+    CUDA_SLOT_A,
+    CUDA_SLOT_B,
+    CUDA_SLOT_C,
+    CUDA_SLOT_BLAS,
+    CUDA_SLOT_TRIAL,
+    CUDA_SLOT_PICTURE,
+    CUDA_SLOTS
+};
+
+// What CUDA_SLOT_PICTURE holds: the tables of the last resizing, which are those of the next one, too. See image.cu.
+struct cuda_picture_tables {
+    int in[2], out[2]; // across, down; 0: nothing
+    int precision[2];
+    enum sl_transfer transfer;
+};
 
 struct cuda_blas;    // cuBLASLt and the algorithms found so far (linear.c)
 struct cuda_staging; // pinned memory that weights go through (weights.c)
@@ -50,6 +65,7 @@ struct sl_stream {
     int64_t scratch_bytes[CUDA_SLOTS];
     struct cuda_retired *retired; // scratch that was outgrown: captured graphs may still name it
     int32_t *counters;            // [CUDA_COUNTERS] device memory, zero between operations
+    struct cuda_picture_tables picture;
     struct cuda_ring *ring;
     struct cuda_borrowed *borrowed;
 };
