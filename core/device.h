@@ -175,7 +175,8 @@ struct sl_device_ops {
                             const struct sl_tensor *qkv /* as above; q columns are read */, int heads,
                             const struct sl_kv_layer *kv, const struct sl_tensor *y /* [rows, heads*d] */);
 
-    // Draws one token a row. logprob is the token's log probability at temperature 1 before mask and penalty.
+    // Draws one token a row. logprob is the token's log probability at temperature 1 before mask and penalty. Where
+    // nothing is allowed the token is -1. A captured graph draws again as `rows` said when it was captured.
     void (*sample)(struct sl_stream *stream, const struct sl_tensor *logits /* [rows, vocab] f32 */,
                    const struct sl_sample_row *rows,
                    const struct sl_tensor *allowed /* [rows, ceil(vocab/32)] i32 bits, or NULL */,

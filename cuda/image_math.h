@@ -9,12 +9,7 @@
 #include <stdint.h>
 
 #include "core/picture.h"
-
-#ifdef __CUDACC__
-#define CUDA_BOTH static __host__ __device__ __forceinline__
-#else
-#define CUDA_BOTH static inline
-#endif
+#include "cuda/both.h"
 
 // A frame as a kernel gets it. Tables and planes are in the device's memory.
 struct image_source {
