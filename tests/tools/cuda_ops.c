@@ -491,7 +491,7 @@ static int open_devices(struct bench *b, const char *name)
 {
     struct sl_error error = {0};
     int status = sl_cpu_create(0, &b->reference, &error);
-    status = status == SL_OK ? sl_model_open_device(name, 0, &b->dut, &error) : status;
+    status = status == SL_OK ? sl_model_open_device(name, 0, 0, &b->dut, &error) : status;
     if (status == SL_ERR_DEVICE) {
         printf("%s\n", error.text);
         return 77;
