@@ -86,25 +86,33 @@ static __device__ __forceinline__ void put(const attention_job &job, int b, int 
     y[column] = __float2bfloat16(value);
 }
 
-// Adds up the blocks: for each query and column the weighted sum over the splits.
+// Adds up the blocks: for each query and column the weighted sum over the splits, whose weights come first.
 template <int SIZE>
-static __device__ void add_splits(const split_job &s, const float *partial, int count, int b, int kv_head, int group)
+static __device__ void add_splits(const split_job &s, const float *partial, int count, int b, int kv_head, int group,
+                                  float (*weight)[MOST_SPLITS])
 {
     const int width = SIZE + 2;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int query = warp; query < group; query += WARPS) {
+        const float *part = partial + (lane * QUERIES + query) * width;
+        float own = lane < count ? __ldcg(part + SIZE) : -INFINITY, most = own;
+        for (int offset = 16; offset > 0; offset /= 2) {
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, offset));
+        }
+        float share = lane < count ? exp2f(own - most) : 0;
+        float total = sum_of_warp(lane < count ? share * __ldcg(part + SIZE + 1) : 0);
+        weight[query][lane] = share / total;
+    }
+    __syncthreads();
     for (int i = threadIdx.x; i < group * s.job.d; i += THREADS) {
         int query = i / s.job.d, column = i % s.job.d;
-        const float *from = partial + query * width;
-        float most = -INFINITY, total = 0, sum = 0;
+        const float *from = partial + query * width + column;
+        float sum = 0;
+#pragma unroll 8
         for (int k = 0; k < count; k++) {
-            most = fmaxf(most, __ldcg(from + k * QUERIES * width + SIZE));
+            sum += weight[query][k] * __ldcg(from + k * QUERIES * width);
         }
-        for (int k = 0; k < count; k++) {
-            const float *part = from + k * QUERIES * width;
-            float weight = exp2f(__ldcg(part + SIZE) - most);
-            total += weight * __ldcg(part + SIZE + 1);
-            sum += weight * __ldcg(part + column);
-        }
-        put(s.job, b, kv_head * group + query, column, sum / total);
+        put(s.job, b, kv_head * group + query, column, sum);
     }
 }
 
@@ -112,12 +120,12 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 2) attenti
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ float most_of[WARPS][QUERIES], total_of[WARPS][QUERIES];
+    __shared__ float split_weight[QUERIES][MOST_SPLITS];
     __shared__ int is_last;
     shared_few<SIZE> &shared = *(shared_few<SIZE> *)dynamic;
     const attention_job &job = s.job;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, kv_head = blockIdx.y, b = blockIdx.z;
     let_next_begin();
-    wait_for_previous();
     int row = job.row_start[b], rows = job.row_start[b + 1] - row, length = job.kv_length[b];
     int group = job.heads / job.kv_heads, tiles_each = ((length + TOKENS - 1) / TOKENS + s.splits - 1) / s.splits;
     int begin = (int)blockIdx.x * tiles_each * TOKENS, end = begin + tiles_each * TOKENS;
@@ -126,15 +134,21 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 2) attenti
         return;
     }
     warp_tiles<SIZE> &tiles = shared.tiles[warp];
+    int token = begin + warp * TOKENS, stage = 0;
+    // Of what this reads, the kernels of this step write the queries and the newest token alone: the other tokens, and
+    // the tables, were there before the step began.
+    if (end == length) {
+        wait_for_previous();
+    }
+    for (int i = 0; i < STAGES - 1; i++) {
+        bring_tile<SIZE>(tiles, i, job, b, kv_head, token + i * WARPS * TOKENS, end, lane);
+    }
+    wait_for_previous();
     uint32_t a[SIZE / 16][4];
     load_queries<SIZE>(a, (const bf16 *)job.q + row * job.q_stride + (int64_t)kv_head * group * job.d, group, job.d,
                        lane);
     float o[SIZE / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
     float scale = job.scale * 1.4426950408889634f; // maxima are in powers of two
-    int token = begin + warp * TOKENS, stage = 0;
-    for (int i = 0; i < STAGES - 1; i++) {
-        bring_tile<SIZE>(tiles, i, job, b, kv_head, token + i * WARPS * TOKENS, end, lane);
-    }
     for (; token < end; token += WARPS * TOKENS, stage = (stage + 1) % STAGES) {
         bring_tile<SIZE>(tiles, (stage + STAGES - 1) % STAGES, job, b, kv_head, token + (STAGES - 1) * WARPS * TOKENS,
                          end, lane);
@@ -223,7 +237,7 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 2) attenti
     __syncthreads();
     if (is_last) {
         __threadfence();
-        add_splits<SIZE>(s, partial, count, b, kv_head, group);
+        add_splits<SIZE>(s, partial, count, b, kv_head, group, split_weight);
         if (threadIdx.x == 0) {
             s.counters[place] = 0;
         }

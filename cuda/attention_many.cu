@@ -1,245 +1,233 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention of many rows on the tensor cores, with the softmax carried along (FlashAttention-2, Dao 2023).
+// Attention of many rows on the tensor cores, with the softmax carried along (FlashAttention-2, Dao 2023), and the
+// scores of the next tokens computed while the last ones' values are weighed (FlashAttention-3, Shah et al. 2024).
 //
-// A block takes 128 query rows of one head, a warp 32 of them; keys and values come through shared memory, 64 tokens
-// at a time, the next ones while these are worked on. Rows in shared memory are padded by 16 bytes, so that eight of
-// them fall into different banks. SIZE is the head size rounded up to one of 64, 80, 128; what is beyond is zero.
+// A warpgroup takes 64 query rows of one head, a block two or three such. Keys and values come through shared memory,
+// 64 tokens at a time: while tile j is scored and tile j - 1 weighed, the keys of j + 1 and the values of j are on
+// their way. SIZE is the head size rounded up to one of 64, 80, 128; what is beyond is zero.
 #include "cuda/attention.h"
-#include "cuda/tensor.cuh"
+#include "cuda/warpgroup.cuh"
 
-enum { WARPS = 4, THREADS = 32 * WARPS, ROWS = 128, TOKENS = 64, TILES = 2 }; // TILES: of 16 rows, in a warp
+enum { TOKENS = 64 };
 
-template <int SIZE> struct shared_tiles {
-    static const int pitch = SIZE + 8;
-    bf16 q[ROWS][pitch]; // later the result
-    bf16 k[2][TOKENS][pitch], v[2][TOKENS][pitch];
+template <int SIZE, int GROUPS> struct shared_tiles {
+    static const int rows = 64 * GROUPS, units = SIZE / 8;
+    uint4 q[units][rows]; // later the result, row by row
+    uint4 k[2][units][TOKENS], v[2][units][TOKENS];
 };
 
-// `rows` rows of `d` elements to shared memory, zeros behind them and beyond d.
-template <int SIZE>
-static __device__ __forceinline__ void bring(bf16 (*to)[SIZE + 8], int most, const bf16 *from, int64_t stride, int rows,
-                                             int d)
+// `rows` rows of `d` elements to a tile of ROWS, zeros behind them and beyond d. Eight lanes take a unit of eight rows
+// each: together in shared memory, and with the lanes beside them whole sectors of device memory.
+template <int SIZE, int ROWS>
+static __device__ __forceinline__ void bring(uint4 (*to)[ROWS], const bf16 *from, int64_t stride, int rows, int d)
 {
-    const int words = SIZE / 8;
-    for (int i = threadIdx.x; i < most * words; i += THREADS) {
-        int row = i / words, word = i % words, valid = row < rows && 8 * word < d;
-        copy_async(&to[row][8 * word], from + (valid ? row * stride + 8 * word : 0), valid);
+    const int units = SIZE / 8;
+    for (int i = threadIdx.x; i < ROWS * units; i += blockDim.x) {
+        int row = i % 8 + i / (8 * units) * 8, unit = i / 8 % units, valid = row < rows && 8 * unit < d;
+        copy_async(&to[unit][row], from + (valid ? row * stride + 8 * unit : 0), valid);
     }
 }
 
-// One head's keys or values of tokens from `token` on; a tile never crosses a page.
+// One head's keys or values of the tokens from `token` on; a tile never crosses a page.
 template <int SIZE>
-static __device__ __forceinline__ void bring_tokens(bf16 (*to)[SIZE + 8], const attention_job &job, const void *base,
+static __device__ __forceinline__ void bring_tokens(uint4 (*to)[TOKENS], const attention_job &job, const void *base,
                                                     int b, int first, int kv_head, int token, int length)
 {
     int count = length - token < TOKENS ? length - token : TOKENS;
     if (job.is_paged) {
         int64_t page = job.page_table[b * job.page_stride + token / job.page_tokens];
         int64_t slot = (page * job.kv_heads + kv_head) * job.page_tokens + token % job.page_tokens;
-        bring<SIZE>(to, TOKENS, (const bf16 *)base + slot * job.d, job.d, count, job.d);
+        bring<SIZE, TOKENS>(to, (const bf16 *)base + slot * job.d, job.d, count, job.d);
     } else {
         const bf16 *from = (const bf16 *)base + (int64_t)(first + token) * job.kv_stride + (int64_t)kv_head * job.d;
-        bring<SIZE>(to, TOKENS, from, job.kv_stride, count, job.d);
+        bring<SIZE, TOKENS>(to, from, job.kv_stride, count, job.d);
     }
 }
 
-// s = q k^T for this warp's 32 rows and 64 tokens.
-template <int SIZE>
-static __device__ __forceinline__ void score(float s[TILES][8][4], const bf16 (*q)[SIZE + 8], const bf16 (*k)[SIZE + 8],
-                                             int warp, int lane)
+// s = q k^T for the warpgroup's 64 rows and 64 tokens; goes on by itself until waited for.
+template <int SIZE, int ROWS>
+static __device__ __forceinline__ void score(float (&s)[32], const uint4 (*q)[ROWS], const uint4 (*k)[TOKENS],
+                                             int group)
 {
+    uint32_t a = shared_address(&q[0][64 * group]), b = shared_address(&k[0][0]);
 #pragma unroll
     for (int step = 0; step < SIZE / 16; step++) {
-        uint32_t a[TILES][4];
+        multiply_from_shared(s, describe(a + step * 2 * ROWS * 16, ROWS * 16, 128),
+                             describe(b + step * 2 * TOKENS * 16, TOKENS * 16, 128), step > 0);
+    }
+    products_commit();
+}
+
+// o += p v, likewise.
+template <int SIZE>
+static __device__ __forceinline__ void weigh(float (&o)[SIZE / 2], const uint32_t p[4][4], const uint4 (*v)[TOKENS])
+{
+    uint32_t b = shared_address(&v[0][0]);
 #pragma unroll
-        for (int m = 0; m < TILES; m++) {
-            load_matrices(a[m], &q[32 * warp + 16 * m + lane % 16][16 * step + lane / 16 * 8]);
+    for (int t = 0; t < 4; t++) {
+        multiply_from_registers(o, p[t], describe(b + t * 16 * 16, 128, TOKENS * 16));
+    }
+    products_commit();
+}
+
+// Of a lane's two rows, g and g + 8 of its warp's 16: the largest score so far and the sum of the weights.
+struct softmax {
+    float most[2], total[2];
+};
+
+// Scores become weights. old: what the results so far shrink by. `scale` includes log2(e).
+static __device__ __forceinline__ void soften(softmax &state, float (&s)[32], float old[2], float scale)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float most = state.most[half], sum = 0;
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            most = fmaxf(most, fmaxf(s[4 * n + 2 * half], s[4 * n + 2 * half + 1]));
         }
+        most = maximum_of_four(most);
+        float base = most == -INFINITY ? 0 : most * scale; // a row that sees nothing here
+        old[half] = exp2f(state.most[half] * scale - base);
+        state.most[half] = most;
 #pragma unroll
-        for (int n = 0; n < 4; n++) {
-            uint32_t b[4];
-            load_matrices(b, &k[16 * n + lane % 8 + lane / 16 * 8][16 * step + lane / 8 % 2 * 8]);
+        for (int n = 0; n < 8; n++) {
 #pragma unroll
-            for (int m = 0; m < TILES; m++) {
-                multiply_add(s[m][2 * n], a[m], b[0], b[1]);
-                multiply_add(s[m][2 * n + 1], a[m], b[2], b[3]);
+            for (int i = 2 * half; i < 2 * half + 2; i++) {
+                s[4 * n + i] = exp2f(s[4 * n + i] * scale - base);
+                sum += s[4 * n + i];
             }
         }
+        state.total[half] = state.total[half] * old[half] + sum;
     }
 }
 
-// o += p v, p in the registers that held the scores.
-template <int SIZE>
-static __device__ __forceinline__ void weigh(float o[TILES][SIZE / 8][4], const float p[TILES][8][4],
-                                             const bf16 (*v)[SIZE + 8], int lane)
+// Weights as the A of the next product: its lanes hold the same places as those of a result.
+static __device__ __forceinline__ void pack_weights(uint32_t p[4][4], const float (&s)[32])
 {
 #pragma unroll
     for (int t = 0; t < 4; t++) {
-        uint32_t a[TILES][4];
 #pragma unroll
-        for (int m = 0; m < TILES; m++) {
-            a[m][0] = pack(p[m][2 * t][0], p[m][2 * t][1]);
-            a[m][1] = pack(p[m][2 * t][2], p[m][2 * t][3]);
-            a[m][2] = pack(p[m][2 * t + 1][0], p[m][2 * t + 1][1]);
-            a[m][3] = pack(p[m][2 * t + 1][2], p[m][2 * t + 1][3]);
-        }
-#pragma unroll
-        for (int n = 0; n < SIZE / 16; n++) {
-            uint32_t b[4];
-            load_transposed(b, &v[16 * t + lane % 16][16 * n + lane / 16 * 8]);
-#pragma unroll
-            for (int m = 0; m < TILES; m++) {
-                multiply_add(o[m][2 * n], a[m], b[0], b[1]);
-                multiply_add(o[m][2 * n + 1], a[m], b[2], b[3]);
-            }
+        for (int i = 0; i < 4; i++) {
+            p[t][i] = pack(s[8 * t + 2 * i], s[8 * t + 2 * i + 1]);
         }
     }
 }
 
-// The running maximum and sum of each of a lane's rows, [tile][upper or lower half].
-struct softmax {
-    float most[TILES][2], total[TILES][2];
-};
-
-// Scores become weights; what was summed so far is scaled to the new maximum. `scale` includes log2(e).
-template <int SIZE>
-static __device__ __forceinline__ void soften(softmax &state, float s[TILES][8][4], float o[TILES][SIZE / 8][4],
-                                              float scale)
+template <int SIZE> static __device__ __forceinline__ void shrink(float (&o)[SIZE / 2], const float old[2])
 {
 #pragma unroll
-    for (int m = 0; m < TILES; m++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float most = state.most[m][half];
-#pragma unroll
-            for (int n = 0; n < 8; n++) {
-                most = fmaxf(most, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
-            }
-            most = maximum_of_four(most);
-            float base = most == -INFINITY ? 0 : most * scale; // a row that sees nothing here
-            float old = exp2f(state.most[m][half] * scale - base), sum = 0;
-            state.most[m][half] = most;
-#pragma unroll
-            for (int n = 0; n < 8; n++) {
-#pragma unroll
-                for (int i = 2 * half; i < 2 * half + 2; i++) {
-                    s[m][n][i] = exp2f(s[m][n][i] * scale - base);
-                    sum += s[m][n][i];
-                }
-            }
-            state.total[m][half] = state.total[m][half] * old + sum;
-#pragma unroll
-            for (int n = 0; n < SIZE / 8; n++) {
-                o[m][n][2 * half] *= old;
-                o[m][n][2 * half + 1] *= old;
-            }
-        }
+    for (int i = 0; i < SIZE / 2; i++) {
+        o[i] *= old[i / 2 % 2];
     }
 }
 
 // Takes away what a row may not see: tokens from `visible` of the block's first row on, one more for each row; or all
 // rows the same.
-static __device__ __forceinline__ void mask(float s[TILES][8][4], int token, int visible, int is_causal, int warp,
-                                            int lane)
+static __device__ __forceinline__ void mask(float (&s)[32], int token, int visible, int is_causal, int row)
 {
-    int g = lane / 4, q = lane % 4;
+    int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int m = 0; m < TILES; m++) {
-#pragma unroll
-        for (int n = 0; n < 8; n++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int row = 32 * warp + 16 * m + g + i / 2 * 8, at = token + 8 * n + 2 * q + i % 2;
-                if (at >= visible + (is_causal ? row : 0)) {
-                    s[m][n][i] = -INFINITY;
-                }
-            }
+    for (int i = 0; i < 32; i++) {
+        int at = token + i / 4 * 8 + lane % 4 * 2 + i % 2, own = row + i / 2 % 2 * 8;
+        if (at >= visible + (is_causal ? own : 0)) {
+            s[i] = -INFINITY;
         }
     }
 }
 
-// The result of this warp's rows by way of its own part of shared memory, to write whole words.
+// The result by way of shared memory, to write whole words. Units of a row are turned by its number, so that eight rows
+// fall into different banks.
 template <int SIZE>
-static __device__ __forceinline__ void put(const attention_job &job, const softmax &state, float o[TILES][SIZE / 8][4],
-                                           bf16 (*to)[SIZE + 8], int first, int rows, int head, int warp, int lane)
+static __device__ __forceinline__ void put(const attention_job &job, const softmax &state, const float (&o)[SIZE / 2],
+                                           uint4 *to, int row, int first, int rows, int head)
 {
-    int g = lane / 4, q = lane % 4;
+    const int units = SIZE / 8;
+    int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int m = 0; m < TILES; m++) {
+    for (int half = 0; half < 2; half++) {
+        float total = sum_of_four(state.total[half]), inverse = total > 0 ? 1 / total : 0;
+        int own = row + 8 * half;
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float total = sum_of_four(state.total[m][half]), inverse = total > 0 ? 1 / total : 0;
-            int row = 32 * warp + 16 * m + 8 * half + g;
-#pragma unroll
-            for (int n = 0; n < SIZE / 8; n++) {
-                *(uint32_t *)&to[row][8 * n + 2 * q] =
-                    pack(o[m][n][2 * half] * inverse, o[m][n][2 * half + 1] * inverse);
-            }
+        for (int n = 0; n < units; n++) {
+            uint32_t *unit = (uint32_t *)&to[own * units + (n + own) % units];
+            unit[lane % 4] = pack(o[4 * n + 2 * half] * inverse, o[4 * n + 2 * half + 1] * inverse);
         }
     }
     __syncwarp();
-    int words = job.d / 8;
-    for (int i = lane; i < 32 * words; i += 32) {
-        int row = 32 * warp + i / words, word = i % words;
-        if (row < rows) {
-            bf16 *y = (bf16 *)job.y + (int64_t)(first + row) * job.y_stride + (int64_t)head * job.d;
-            *(uint4 *)(y + 8 * word) = *(const uint4 *)&to[row][8 * word];
+    int begin = row - lane / 4, words = job.d / 8; // the warp's 16 rows
+    for (int i = lane; i < 16 * words; i += 32) {
+        int own = begin + i / words, unit = i % words;
+        if (own < rows) {
+            bf16 *y = (bf16 *)job.y + (int64_t)(first + own) * job.y_stride + (int64_t)head * job.d;
+            *(uint4 *)(y + 8 * unit) = to[own * units + (unit + own) % units];
         }
     }
 }
 
-template <int SIZE> static __global__ void __launch_bounds__(THREADS, 2) attention_many(const attention_job job)
+template <int SIZE, int GROUPS>
+static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) attention_many(const attention_job job)
 {
-    extern __shared__ __align__(16) unsigned char dynamic[];
-    shared_tiles<SIZE> &tiles = *(shared_tiles<SIZE> *)dynamic;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, head = blockIdx.y, b = blockIdx.z;
+    extern __shared__ __align__(128) unsigned char dynamic[];
+    const int block_rows = 64 * GROUPS;
+    shared_tiles<SIZE, GROUPS> &tiles = *(shared_tiles<SIZE, GROUPS> *)dynamic;
+    int group = threadIdx.x / 128, head = blockIdx.y, b = blockIdx.z;
+    int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; // of the block: this lane's first
     int begin = job.row_start[b], rows = job.row_start[b + 1] - begin;
-    int row0 = (int)(gridDim.x - 1 - blockIdx.x) * ROWS; // those that see most go first
+    int row0 = (int)(gridDim.x - 1 - blockIdx.x) * block_rows; // those that see most go first
     if (row0 >= rows || rows < job.least_rows) {
         return;
     }
     int kv_head = head / (job.heads / job.kv_heads), length = job.is_paged ? job.kv_length[b] : rows;
     int visible = job.is_paged ? length - rows + row0 + 1 : length; // to the first row of the block
-    int seen = job.is_paged && visible + ROWS - 1 < length ? visible + ROWS - 1 : length;
+    int seen = job.is_paged && visible + block_rows - 1 < length ? visible + block_rows - 1 : length;
     const bf16 *q = (const bf16 *)job.q + (int64_t)(begin + row0) * job.q_stride + (int64_t)head * job.d;
-    float scale = job.scale * 1.4426950408889634f, o[TILES][SIZE / 8][4] = {};
-    softmax state;
-    for (int m = 0; m < TILES; m++) {
-        state.most[m][0] = state.most[m][1] = -INFINITY;
-        state.total[m][0] = state.total[m][1] = 0;
-    }
-    bring<SIZE>(tiles.q, ROWS, q, job.q_stride, rows - row0, job.d);
+    float scale = job.scale * 1.4426950408889634f, o[SIZE / 2] = {}, s[32], old[2];
+    uint32_t p[4][4];
+    softmax state = {{-INFINITY, -INFINITY}, {0, 0}};
+    bring<SIZE, block_rows>(tiles.q, q, job.q_stride, rows - row0, job.d);
     bring_tokens<SIZE>(tiles.k[0], job, job.k, b, begin, kv_head, 0, length);
-    bring_tokens<SIZE>(tiles.v[0], job, job.v, b, begin, kv_head, 0, length);
     copies_commit();
     for (int token = 0, stage = 0; token < seen; token += TOKENS, stage ^= 1) {
+        copies_wait<0>();
+        publish_shared();
+        __syncthreads(); // the keys of this tile and the values of the last are here, and older ones no longer read
         if (token + TOKENS < seen) {
             bring_tokens<SIZE>(tiles.k[stage ^ 1], job, job.k, b, begin, kv_head, token + TOKENS, length);
-            bring_tokens<SIZE>(tiles.v[stage ^ 1], job, job.v, b, begin, kv_head, token + TOKENS, length);
-            copies_commit();
-            copies_wait<1>();
+        }
+        bring_tokens<SIZE>(tiles.v[stage], job, job.v, b, begin, kv_head, token, length);
+        copies_commit();
+        products_begin();
+        score<SIZE, block_rows>(s, tiles.q, tiles.k[stage], group);
+        if (token > 0) {
+            weigh<SIZE>(o, p, tiles.v[stage ^ 1]);
+            products_wait<1>();
         } else {
-            copies_wait<0>();
+            products_wait<0>();
         }
-        __syncthreads();
-        float s[TILES][8][4] = {};
-        score<SIZE>(s, tiles.q, tiles.k[stage], warp, lane);
         if (token + TOKENS > visible) {
-            mask(s, token, visible, job.is_paged, warp, lane);
+            mask(s, token, visible, job.is_paged, row);
         }
-        soften<SIZE>(state, s, o, scale);
-        weigh<SIZE>(o, s, tiles.v[stage], lane);
-        __syncthreads();
+        soften(state, s, old, scale);
+        products_wait<0>();
+        shrink<SIZE>(o, old);
+        pack_weights(p, s);
     }
-    put<SIZE>(job, state, o, tiles.q, begin + row0, rows - row0, head, warp, lane);
+    copies_wait<0>();
+    publish_shared();
+    __syncthreads();
+    products_begin();
+    weigh<SIZE>(o, p, tiles.v[(seen - 1) / TOKENS % 2]);
+    products_wait<0>();
+    put<SIZE>(job, state, o, &tiles.q[0][0], row, begin + row0, rows - row0, head);
 }
 
-template <int SIZE> static void launch(struct sl_stream *stream, const struct attention_job *job)
+template <int SIZE, int GROUPS> static void launch(struct sl_stream *stream, const struct attention_job *job)
 {
-    dim3 grid((unsigned)((job->max_rows + ROWS - 1) / ROWS), (unsigned)job->heads, (unsigned)job->sequences);
-    size_t shared = sizeof(shared_tiles<SIZE>);
-    if (allow_shared(stream, attention_many<SIZE>, shared)) {
-        attention_many<SIZE><<<grid, THREADS, shared, stream->native>>>(*job);
+    const int rows = 64 * GROUPS;
+    dim3 grid((unsigned)((job->max_rows + rows - 1) / rows), (unsigned)job->heads, (unsigned)job->sequences);
+    size_t shared = sizeof(shared_tiles<SIZE, GROUPS>);
+    if (allow_shared(stream, attention_many<SIZE, GROUPS>, shared)) {
+        attention_many<SIZE, GROUPS><<<grid, 128 * GROUPS, shared, stream->native>>>(*job);
     }
 }
 
@@ -255,11 +243,11 @@ int cuda_attention_many(struct sl_stream *stream, const struct attention_job *jo
         return 0;
     }
     if (job->d <= 64) {
-        launch<64>(stream, job);
+        launch<64, 2>(stream, job);
     } else if (job->d <= 80) {
-        launch<80>(stream, job);
+        launch<80, 2>(stream, job);
     } else {
-        launch<128>(stream, job);
+        launch<128, 3>(stream, job);
     }
     return 1;
 }

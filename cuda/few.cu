@@ -2,15 +2,23 @@
 // Up to 16 rows by the tensor cores, whose arithmetic is free here: what counts is that every lane has many 16-byte
 // loads of weights under way.
 //
-// A block makes 16 outputs. Its warps share out the inputs, 64 at a time, and add up at the end. In m16n8k16 the
-// weights are A (16 outputs by 16 inputs) and x is B (16 inputs by 8 rows). Which input stands at which k is ours to
-// choose, as long as A and B agree: lane (g, q) loads 8 inputs of outputs g and g + 8 from 8q on, and the same 8 inputs
-// of row g of x; words 0 and 1 of these are its part of one product, words 2 and 3 of a second.
+// A block makes 16 outputs after another 16. Its warps share out the inputs, 64 at a time, and add up at the end; the
+// next weights, of these outputs or of the next, are under way before the last ones are used. In m16n8k16 the weights
+// are A (16 outputs by 16 inputs) and x is B (16 inputs by 8 rows). Which input stands at which k is ours to choose, as
+// long as A and B agree: lane (g, q) loads 8 inputs of outputs g and g + 8 from 8q on, and the same 8 inputs of row g
+// of x; words 0 and 1 of these are its part of one product, words 2 and 3 of a second.
 #include "cuda/act.cuh"
 #include "cuda/few.h"
 #include "cuda/launch.cuh"
 
-enum { WARPS = 8, OUTPUTS = 16, UNROLL = 4, STEP = 64, SHARED_LIMIT = 100 * 1024 };
+enum {
+    WARPS = 8,
+    OUTPUTS = 16,
+    UNROLL = 2,
+    STEP = 64,
+    BLOCKS = 2 /* of a multiprocessor */,
+    SHARED_LIMIT = 100 * 1024
+};
 
 struct few {
     const bf16 *weight, *bias, *x, *norm;
@@ -23,17 +31,16 @@ struct few {
     int y_is_f32, residual_is_f32;
 };
 
-// The weights' row of output g (0..15) of this block. With a gate, outputs 8 to 15 are the upper halves' partners of
+// The weights' row of output g (0..15) of a tile. With a gate, outputs 8 to 15 are the upper halves' partners of
 // outputs 0 to 7.
-static __device__ __forceinline__ int weight_row(const few &f, int g)
+static __device__ __forceinline__ int weight_row(const few &f, int tile, int g)
 {
-    return f.epilogue == SL_EPILOGUE_SILU_GATE ? (int)blockIdx.x * 8 + g % 8 + (g < 8 ? 0 : f.out / 2)
-                                               : (int)blockIdx.x * OUTPUTS + g;
+    return f.epilogue == SL_EPILOGUE_SILU_GATE ? tile * 8 + g % 8 + (g < 8 ? 0 : f.out / 2) : tile * OUTPUTS + g;
 }
 
-static __device__ __forceinline__ int is_output(const few &f, int g)
+static __device__ __forceinline__ int is_output(const few &f, int tile, int g)
 {
-    return f.epilogue == SL_EPILOGUE_SILU_GATE ? (int)blockIdx.x * 8 + g % 8 < f.out / 2 : weight_row(f, g) < f.out;
+    return f.epilogue == SL_EPILOGUE_SILU_GATE ? tile * 8 + g % 8 < f.out / 2 : weight_row(f, tile, g) < f.out;
 }
 
 static __device__ __forceinline__ uint4 load_weights(const bf16 *from)
@@ -98,9 +105,9 @@ static __device__ float load_any(const void *from, int is_f32, int64_t at)
 }
 
 // Output g of row `row`, whose sum over all warps is `value`; with a gate `up` is its partner's.
-static __device__ void put(const few &f, int g, int row, float value, float up)
+static __device__ void put(const few &f, int tile, int g, int row, float value, float up)
 {
-    int output = weight_row(f, g);
+    int output = weight_row(f, tile, g);
     if (f.bias != NULL) {
         value += __bfloat162float(f.bias[output]);
         up += f.epilogue == SL_EPILOGUE_SILU_GATE ? __bfloat162float(f.bias[output + f.out / 2]) : 0;
@@ -116,74 +123,117 @@ static __device__ void put(const few &f, int g, int row, float value, float up)
     }
 }
 
-// TILES: rows of x by eight. SHARED: x goes through shared memory; else it is read where it lies.
-template <int TILES, bool SHARED> static __global__ void __launch_bounds__(32 * WARPS, 2) few_kernel(const few f)
+// A lane's part of one step of all warps: UNROLL times 64 inputs of two outputs, in halves of 32.
+struct lane_weights {
+    uint4 low[UNROLL][2], high[UNROLL][2];
+};
+
+static __device__ __forceinline__ int input_of(int step, int u, int half)
 {
-    extern __shared__ __align__(16) unsigned char dynamic[];
-    __shared__ float partial[WARPS][OUTPUTS][8 * TILES + 1];
-    __shared__ float sums[32];
-    bf16 *x = (bf16 *)dynamic;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, pitch = f.in + 8;
-    const bf16 *low_row = f.weight + (int64_t)(is_output(f, g) ? weight_row(f, g) : 0) * f.in;
-    const bf16 *high_row = f.weight + (int64_t)(is_output(f, g + 8) ? weight_row(f, g + 8) : 0) * f.in;
-    float c[TILES][4] = {};
-    int steps = (f.in + STEP - 1) / STEP;
+    int warp = threadIdx.x / 32, q = threadIdx.x % 4;
+    return ((step * UNROLL + u) * WARPS + warp) * STEP + half * 32 + 8 * q;
+}
+
+static __device__ __forceinline__ void fetch(const few &f, int tile, int step, lane_weights &w)
+{
+    int g = threadIdx.x % 32 / 4;
     const uint4 none = make_uint4(0, 0, 0, 0);
-    let_next_begin();
-    for (int first = warp; first == warp || first < steps; first += UNROLL * WARPS) {
-        uint4 low[UNROLL][2], high[UNROLL][2];
+    const bf16 *low = f.weight + (int64_t)(is_output(f, tile, g) ? weight_row(f, tile, g) : 0) * f.in;
+    const bf16 *high = f.weight + (int64_t)(is_output(f, tile, g + 8) ? weight_row(f, tile, g + 8) : 0) * f.in;
 #pragma unroll
-        for (int u = 0; u < UNROLL; u++) {
+    for (int u = 0; u < UNROLL; u++) {
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                int k = (first + u * WARPS) * STEP + half * 32 + 8 * q;
-                low[u][half] = k < f.in ? load_weights(low_row + k) : none;
-                high[u][half] = k < f.in ? load_weights(high_row + k) : none;
-            }
+        for (int half = 0; half < 2; half++) {
+            int k = input_of(step, u, half);
+            w.low[u][half] = k < f.in ? load_weights(low + k) : none;
+            w.high[u][half] = k < f.in ? load_weights(high + k) : none;
         }
-        if (first == warp) { // the weights are on their way: now for what the kernel before wrote
-            wait_for_previous();
-            if (SHARED) {
-                bring_x(f, x, pitch, sums);
-            }
-        }
+    }
+}
+
+// TILES: rows of x by eight. SHARED: x lies in shared memory, else where it was.
+template <int TILES, bool SHARED>
+static __device__ __forceinline__ void use(const few &f, const bf16 *x, int pitch, int step, const lane_weights &w,
+                                           float c[TILES][4])
+{
+    int g = threadIdx.x % 32 / 4;
 #pragma unroll
-        for (int u = 0; u < UNROLL; u++) {
+    for (int u = 0; u < UNROLL; u++) {
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                int k = (first + u * WARPS) * STEP + half * 32 + 8 * q;
+        for (int half = 0; half < 2; half++) {
+            int k = input_of(step, u, half);
 #pragma unroll
-                for (int t = 0; t < TILES; t++) {
-                    int row = 8 * t + g;
-                    uint4 b = none;
-                    if (row < f.rows && k < f.in) {
-                        b = SHARED ? *(const uint4 *)(x + row * pitch + k)
-                                   : *(const uint4 *)(f.x + row * f.x_stride + k);
-                    }
-                    multiply(c[t], low[u][half], high[u][half], b);
+            for (int t = 0; t < TILES; t++) {
+                int row = 8 * t + g;
+                uint4 b = make_uint4(0, 0, 0, 0);
+                if (row < f.rows && k < f.in) {
+                    b = SHARED ? *(const uint4 *)(x + row * pitch + k) : *(const uint4 *)(f.x + row * f.x_stride + k);
                 }
+                multiply(c[t], w.low[u][half], w.high[u][half], b);
             }
         }
     }
+}
+
+template <int TILES> struct partial_sums {
+    float of[WARPS][OUTPUTS][8 * TILES + 1];
+};
+
+// The warps' sums become outputs. Two buffers in turn, so that one barrier is enough.
+template <int TILES>
+static __device__ __forceinline__ void finish(const few &f, int tile, partial_sums<TILES> &sums, float c[TILES][4])
+{
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
-        partial[warp][g][8 * t + 2 * q] = c[t][0];
-        partial[warp][g][8 * t + 2 * q + 1] = c[t][1];
-        partial[warp][g + 8][8 * t + 2 * q] = c[t][2];
-        partial[warp][g + 8][8 * t + 2 * q + 1] = c[t][3];
+        sums.of[warp][g][8 * t + 2 * q] = c[t][0];
+        sums.of[warp][g][8 * t + 2 * q + 1] = c[t][1];
+        sums.of[warp][g + 8][8 * t + 2 * q] = c[t][2];
+        sums.of[warp][g + 8][8 * t + 2 * q + 1] = c[t][3];
+        c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
     }
     __syncthreads();
-    int outputs = f.epilogue == SL_EPILOGUE_SILU_GATE ? 8 : OUTPUTS;
+    int gated = f.epilogue == SL_EPILOGUE_SILU_GATE, outputs = gated ? 8 : OUTPUTS;
     for (int i = threadIdx.x; i < outputs * f.rows; i += blockDim.x) {
         int output = i % outputs, row = i / outputs;
         float value = 0, up = 0;
+#pragma unroll
         for (int w = 0; w < WARPS; w++) {
-            value += partial[w][output][row];
-            up += f.epilogue == SL_EPILOGUE_SILU_GATE ? partial[w][output + 8][row] : 0;
+            value += sums.of[w][output][row];
+            up += gated ? sums.of[w][output + 8][row] : 0;
         }
-        if (is_output(f, output)) {
-            put(f, output, row, value, up);
+        if (is_output(f, tile, output)) {
+            put(f, tile, output, row, value, up);
         }
+    }
+}
+
+template <int TILES, bool SHARED>
+static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) few_kernel(const few f, int tiles)
+{
+    extern __shared__ __align__(16) unsigned char dynamic[];
+    __shared__ partial_sums<TILES> partial[2];
+    __shared__ float sums[32];
+    bf16 *x = (bf16 *)dynamic;
+    int pitch = f.in + 8, steps = (f.in + WARPS * UNROLL * STEP - 1) / (WARPS * UNROLL * STEP);
+    float c[TILES][4] = {};
+    lane_weights now, next;
+    let_next_begin();
+    fetch(f, blockIdx.x, 0, now);
+    wait_for_previous(); // the weights are on their way: now for what the kernel before wrote
+    if (SHARED) {
+        bring_x(f, x, pitch, sums);
+    }
+    for (int tile = blockIdx.x, turn = 0; tile < tiles; tile += gridDim.x, turn ^= 1) {
+        for (int step = 0; step < steps; step++) {
+            int is_last = step + 1 == steps, next_tile = is_last ? tile + (int)gridDim.x : tile;
+            if (next_tile < tiles) {
+                fetch(f, next_tile, is_last ? 0 : step + 1, next);
+            }
+            use<TILES, SHARED>(f, x, pitch, step, now, c);
+            now = next;
+        }
+        finish<TILES>(f, tile, partial[turn], c);
     }
 }
 
@@ -205,11 +255,12 @@ int cuda_few_takes_norm(const struct sl_linear *linear, const struct sl_tensor *
 
 template <int TILES, bool SHARED> static void launch(struct sl_stream *stream, const few &f, size_t shared)
 {
-    int per_block = f.epilogue == SL_EPILOGUE_SILU_GATE ? 8 : OUTPUTS;
-    int outputs = f.epilogue == SL_EPILOGUE_SILU_GATE ? f.out / 2 : f.out;
+    int gated = f.epilogue == SL_EPILOGUE_SILU_GATE, outputs = gated ? f.out / 2 : f.out;
+    int tiles = (outputs + (gated ? 8 : OUTPUTS) - 1) / (gated ? 8 : OUTPUTS);
+    int blocks = BLOCKS * stream->device->multiprocessors;
     if (allow_shared(stream, few_kernel<TILES, SHARED>, shared)) {
-        launch_overlapping(stream, few_kernel<TILES, SHARED>, dim3((unsigned)((outputs + per_block - 1) / per_block)),
-                           32 * WARPS, shared, f);
+        launch_overlapping(stream, few_kernel<TILES, SHARED>, dim3((unsigned)(tiles < blocks ? tiles : blocks)),
+                           32 * WARPS, shared, f, tiles);
     }
 }
 

@@ -21,15 +21,17 @@ static __device__ float load(const struct matrix &m, int64_t row, int64_t column
     return m.is_f32 ? ((const float *)m.data)[at] : __bfloat162float(((const bf16 *)m.data)[at]);
 }
 
-static __global__ void finish_any(matrix x, matrix residual, matrix y, int64_t columns, enum sl_epilogue epilogue)
+static __global__ void finish_any(matrix x, matrix bias, matrix residual, matrix y, int64_t columns,
+                                  enum sl_epilogue epilogue)
 {
     int64_t row = blockIdx.y, column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= columns) {
         return;
     }
-    float value = load(x, row, column);
+    float value = load(x, row, column) + (bias.data != NULL ? load(bias, 0, column) : 0);
     if (epilogue == SL_EPILOGUE_SILU_GATE) {
-        value = silu(value) * load(x, row, columns + column);
+        float up = load(x, row, columns + column) + (bias.data != NULL ? load(bias, 0, columns + column) : 0);
+        value = silu(value) * up;
     } else {
         value = activate(epilogue, value);
     }
@@ -73,10 +75,11 @@ static int in_words(const struct sl_tensor *t)
     return t->dtype == SL_BF16 && t->stride[0] % 8 == 0 && (uintptr_t)t->data % 16 == 0;
 }
 
-void cuda_finish(struct sl_stream *stream, const struct sl_tensor *x, enum sl_epilogue epilogue,
-                 const struct sl_tensor *residual, const struct sl_tensor *y)
+void cuda_finish(struct sl_stream *stream, const struct sl_tensor *x, const void *bias, enum sl_dtype bias_type,
+                 enum sl_epilogue epilogue, const struct sl_tensor *residual, const struct sl_tensor *y)
 {
     int64_t rows = y->shape[0], columns = y->shape[1];
+    matrix added_bias = {(void *)bias, 0, bias_type == SL_F32};
     const int64_t most_rows = 65535; // of a grid's y
     for (int64_t first = 0; first < rows; first += most_rows) {
         int64_t n = rows - first < most_rows ? rows - first : most_rows;
@@ -84,15 +87,16 @@ void cuda_finish(struct sl_stream *stream, const struct sl_tensor *x, enum sl_ep
         if (residual != NULL) {
             added = sl_tensor_rows(residual, first, n);
         }
-        if (residual == NULL && columns % 8 == 0 && in_words(&from) && in_words(&to)) {
+        if (residual == NULL && bias == NULL && columns % 8 == 0 && in_words(&from) && in_words(&to)) {
             int words = (int)(columns / 8);
             dim3 grid((unsigned)((words + 127) / 128), (unsigned)n);
             finish_bf16<<<grid, 128, 0, stream->native>>>((const bf16 *)from.data, from.stride[0], (bf16 *)to.data,
                                                           to.stride[0], words, epilogue);
         } else {
             dim3 grid((unsigned)((columns + 127) / 128), (unsigned)n);
-            finish_any<<<grid, 128, 0, stream->native>>>(matrix_of(&from), matrix_of(residual != NULL ? &added : NULL),
-                                                         matrix_of(&to), columns, epilogue);
+            finish_any<<<grid, 128, 0, stream->native>>>(matrix_of(&from), added_bias,
+                                                         matrix_of(residual != NULL ? &added : NULL), matrix_of(&to),
+                                                         columns, epilogue);
         }
     }
 }

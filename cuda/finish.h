@@ -9,9 +9,10 @@
 extern "C" {
 #endif
 
-// y = epilogue(x) + residual; residual may be NULL or y. x: [rows, n], of SL_EPILOGUE_SILU_GATE [rows, 2n].
-void cuda_finish(struct sl_stream *stream, const struct sl_tensor *x, enum sl_epilogue epilogue,
-                 const struct sl_tensor *residual, const struct sl_tensor *y);
+// y = epilogue(x + bias) + residual; bias may be NULL, residual NULL or y. x: [rows, n], of SL_EPILOGUE_SILU_GATE
+// [rows, 2n].
+void cuda_finish(struct sl_stream *stream, const struct sl_tensor *x, const void *bias, enum sl_dtype bias_type,
+                 enum sl_epilogue epilogue, const struct sl_tensor *residual, const struct sl_tensor *y);
 
 #ifdef __cplusplus
 }

@@ -409,10 +409,22 @@ static cublasLtEpilogue_t bias_epilogue(const struct sl_linear *linear)
     return linear->bias != NULL ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
+static int fits(struct sl_stream *stream, const struct sl_linear *linear, const struct sl_tensor *x,
+                enum sl_epilogue epilogue, const struct sl_tensor *y)
+{
+    int64_t columns = epilogue == SL_EPILOGUE_SILU_GATE ? linear->out / 2 : linear->out;
+    if (x->shape[1] == linear->in && y->shape[1] == columns && y->shape[0] == x->shape[0]) {
+        return 1;
+    }
+    cuda_fail(stream, SL_ERR_INTERNAL, "a product of %lld inputs got %lld, or the wrong room for its result",
+              (long long)linear->in, (long long)x->shape[1]);
+    return 0;
+}
+
 void cuda_linear(struct sl_stream *stream, const struct sl_linear *linear, const struct sl_tensor *x,
                  enum sl_epilogue epilogue, const struct sl_tensor *residual, const struct sl_tensor *y)
 {
-    if (x->shape[0] == 0 || !cuda_begin(stream)) {
+    if (x->shape[0] == 0 || !cuda_begin(stream) || !fits(stream, linear, x, epilogue, y)) {
         return;
     }
     if (cuda_few_takes(linear, x)) {
@@ -427,11 +439,14 @@ void cuda_linear(struct sl_stream *stream, const struct sl_linear *linear, const
     } else if (epilogue == SL_EPILOGUE_GELU_TANH && same_type && residual == NULL && linear->compute == SL_BF16) {
         product(stream, linear, x, linear->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU, NULL, y);
     } else {
-        void *middle = cuda_scratch(stream, CUDA_SLOT_A, x->shape[0] * linear->out * sl_dtype_bytes(linear->compute));
+        // Rounded once, at the end: except for the large gated products, where the reference rounds here, too.
+        enum sl_dtype type = same_type && residual == NULL ? linear->compute : SL_F32;
+        void *middle = cuda_scratch(stream, CUDA_SLOT_A, x->shape[0] * linear->out * sl_dtype_bytes(type));
         if (middle != NULL) {
-            struct sl_tensor whole = sl_tensor_2d(middle, linear->compute, x->shape[0], linear->out);
-            product(stream, linear, x, bias_epilogue(linear), NULL, &whole);
-            cuda_finish(stream, &whole, epilogue, residual, y);
+            struct sl_tensor whole = sl_tensor_2d(middle, type, x->shape[0], linear->out);
+            int fused = type == linear->compute;
+            product(stream, linear, x, fused ? bias_epilogue(linear) : CUBLASLT_EPILOGUE_DEFAULT, NULL, &whole);
+            cuda_finish(stream, &whole, fused ? NULL : linear->bias, linear->compute, epilogue, residual, y);
         }
     }
     cuda_launched(stream, "a product");
@@ -441,7 +456,8 @@ void cuda_rmsnorm_linear(struct sl_stream *stream, const struct sl_tensor *x, co
                          const struct sl_tensor *normed, const struct sl_linear *linear, enum sl_epilogue epilogue,
                          const struct sl_tensor *y)
 {
-    if (x->shape[0] > 0 && cuda_begin(stream) && cuda_few_takes_norm(linear, x)) {
+    if (x->shape[0] > 0 && cuda_few_takes_norm(linear, x) && cuda_begin(stream) &&
+        fits(stream, linear, x, epilogue, y)) {
         cuda_few(stream, linear, x, norm, eps, epilogue, NULL, y);
         cuda_launched(stream, "a norm and product");
         return;
