@@ -78,7 +78,7 @@ static void measure(struct bench *b, const struct timing *t, const char *what)
         printf(" %8.0f GB/s", t->bytes / median * 1e-9);
     }
     if (t->flops > 0) {
-        printf(" %8.1f TFLOP/s", t->flops / median * 1e-12);
+        printf(" %8.4g TFLOP/s", t->flops / median * 1e-12);
     }
     printf("\n");
     fflush(stdout);
