@@ -3,7 +3,7 @@
 // anyone can hold scenelog against another implementation.
 //
 //   sl-trace -m MODEL_DIR -o OUT.safetensors [--fps R] [--from T] [--to T] [--prompt TEXT] [--max-tokens-per-pair N]
-//            [--compute f32|bf16] [--new-tokens N] [--threads N] VIDEO | --frames DIR
+//            [--device auto|cpu|cuda[:N]] [--compute f32|bf16] [--new-tokens N] [--threads N] VIDEO | --frames DIR
 //
 // --frames DIR takes pictures and times from DIR/model.safetensors instead of a video: "pixels" U8 [T, H, W, 3],
 // already at the model's size, and "sample_us" I32 [T].
@@ -17,18 +17,18 @@
 #include <string.h>
 
 #include "core/half.h"
-#include "cpu/cpu.h"
 #include "decode/decode.h"
 #include "lm/decoder.h"
 #include "lm/kv.h"
 #include "lm/lm.h"
 #include "lm/position.h"
+#include "src/model.h"
 #include "src/options.h"
 #include "tests/tools/tensor_file.h"
 #include "vision/vision.h"
 
 struct options {
-    const char *model_dir, *out, *video, *frames_dir, *prompt;
+    const char *model_dir, *out, *video, *frames_dir, *prompt, *device;
     struct sl_source_options source;
     int64_t max_tokens_per_pair, new_tokens, threads;
     enum sl_dtype compute;
@@ -437,7 +437,7 @@ static int open_model(struct trace *t, struct sl_error *e)
     int status = sl_config_read(t->o.model_dir, &t->config, e);
     status = status == SL_OK ? sl_tokenizer_open(t->o.model_dir, &t->tokenizer, e) : status;
     status = status == SL_OK ? sl_weights_open(t->o.model_dir, &t->weights, e) : status;
-    status = status == SL_OK ? sl_cpu_create((int)t->o.threads, &t->device, e) : status;
+    status = status == SL_OK ? sl_model_open_device(t->o.device, (int)t->o.threads, &t->device, e) : status;
     return status == SL_OK ? t->device->ops->stream_create(t->device, &t->stream, e) : status;
 }
 
@@ -478,14 +478,21 @@ static int run(struct trace *t, struct sl_error *e)
 
 static int parse(int argc, char **argv, struct options *o, struct sl_error *e)
 {
-    enum { FPS = 256, FROM, TO, PROMPT, TOKENS, COMPUTE, NEW, THREADS, FRAMES };
-    static const struct option names[] = {{"fps", 1, NULL, FPS},         {"from", 1, NULL, FROM},
-                                          {"to", 1, NULL, TO},           {"prompt", 1, NULL, PROMPT},
-                                          {"compute", 1, NULL, COMPUTE}, {"max-tokens-per-pair", 1, NULL, TOKENS},
-                                          {"new-tokens", 1, NULL, NEW},  {"threads", 1, NULL, THREADS},
-                                          {"frames", 1, NULL, FRAMES},   {NULL, 0, NULL, 0}};
+    enum { FPS = 256, FROM, TO, PROMPT, TOKENS, COMPUTE, NEW, THREADS, FRAMES, DEVICE };
+    static const struct option names[] = {{"fps", 1, NULL, FPS},
+                                          {"from", 1, NULL, FROM},
+                                          {"to", 1, NULL, TO},
+                                          {"prompt", 1, NULL, PROMPT},
+                                          {"compute", 1, NULL, COMPUTE},
+                                          {"max-tokens-per-pair", 1, NULL, TOKENS},
+                                          {"new-tokens", 1, NULL, NEW},
+                                          {"threads", 1, NULL, THREADS},
+                                          {"frames", 1, NULL, FRAMES},
+                                          {"device", 1, NULL, DEVICE},
+                                          {NULL, 0, NULL, 0}};
     sl_source_defaults(&o->source);
     o->prompt = "Describe this video.";
+    o->device = "cpu";
     o->new_tokens = 64;
     o->compute = SL_F32;
     opterr = 0;
@@ -522,6 +529,9 @@ static int parse(int argc, char **argv, struct options *o, struct sl_error *e)
             break;
         case FRAMES:
             o->frames_dir = optarg;
+            break;
+        case DEVICE:
+            o->device = optarg;
             break;
         case COMPUTE:
             o->compute = strcmp(optarg, "bf16") == 0 ? SL_BF16 : SL_F32;
