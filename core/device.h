@@ -44,7 +44,8 @@ enum sl_epilogue {
 struct sl_device_info {
     char name[96];
     enum sl_dtype compute; // the type that is fastest here: bf16 or f32
-    int64_t memory_bytes;  // total memory of the device
+    int64_t memory_bytes;  // total memory of the device,
+    int64_t free_bytes;    //   and what is free of it now; 0: not known
     int threads;           // CPU threads used; 0 on a GPU
 };
 

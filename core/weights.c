@@ -27,6 +27,7 @@ enum {
     MAX_SHARDS = 10000,
     MAX_HEADER_BYTES = 100 << 20, // the format's own bound
     RANDOM_PERIOD = 1048573,      // prime, so that the rows of a matrix all differ
+    RANDOM_BLOCK_BYTES = 1 << 30, // more than any cache holds; whole pages
 };
 
 struct type {
@@ -71,10 +72,12 @@ struct sl_weights {
     size_t entry_count, entry_capacity;
     uint64_t hash;
     int64_t bytes;
-    int random; // 1: no files; the next three hold
+    int random; // 1: no files; the next five hold
     enum sl_dtype random_dtype;
-    uint64_t random_seed;
-    void *random_block; // RANDOM_PERIOD values
+    void *random_values;   // RANDOM_PERIOD of them
+    int random_file;       // in memory: the values over and over; tensors are views of its pages
+    int64_t random_filled; // bytes of the file so far
+    int64_t random_at;     // where the next tensor begins
 };
 
 static int out_of_memory(struct sl_error *error)
@@ -507,19 +510,23 @@ int sl_weights_random(enum sl_dtype dtype, uint64_t seed, struct sl_weights **ou
     }
     struct sl_weights *weights = calloc(1, sizeof *weights);
     size_t width = (size_t)sl_dtype_bytes(dtype);
-    void *block = malloc(RANDOM_PERIOD * width);
-    if (weights == NULL || block == NULL) {
+    void *values = malloc(RANDOM_PERIOD * width);
+    int file = memfd_create("scenelog-random-weights", MFD_CLOEXEC);
+    if (weights == NULL || values == NULL || file < 0) {
         free(weights);
-        free(block);
+        free(values);
+        if (file >= 0) {
+            close(file);
+        }
         return out_of_memory(error);
     }
     uint64_t state = seed;
     for (size_t i = 0; i < RANDOM_PERIOD; i++) {
         // Between 2^-7 and 2^-5, root mean square 0.019: about what checkpoints are initialised with.
         uint64_t random = next_random(&state);
-        put_value((char *)block + i * width, dtype, random >> 32 & 1 ? -6 : -7, random);
+        put_value((char *)values + i * width, dtype, random >> 32 & 1 ? -6 : -7, random);
     }
-    *weights = (struct sl_weights){.random = 1, .random_dtype = dtype, .random_seed = seed, .random_block = block};
+    *weights = (struct sl_weights){.random = 1, .random_dtype = dtype, .random_values = values, .random_file = file};
     weights->hash = sl_hash64(&seed, sizeof seed, (uint64_t)dtype);
     *out = weights;
     return SL_OK;
@@ -545,28 +552,58 @@ static int is_norm_scale(const char *name)
     return ends_with(name, length, "norm");
 }
 
-// Norm scales are 1, biases 0, the rest are the block of values over and over from a place that the name decides.
-static void fill_random(const struct sl_weights *weights, const struct entry *entry, int64_t elements)
+static int is_bias(const char *name)
+{
+    return ends_with(name, strlen(name), ".bias");
+}
+
+// Norm scales are 1; biases stay as mapped memory is, 0.
+static void fill_constant(const struct entry *entry, int64_t elements)
 {
     int64_t width = sl_dtype_bytes(entry->dtype);
-    if (is_norm_scale(entry->name)) {
-        uint16_t half_one = entry->dtype == SL_BF16 ? 0x3f80 : 0x3c00;
-        float one = 1.0f;
-        for (int64_t i = 0; i < elements; i++) {
-            memcpy((char *)entry->data + i * width, width == 4 ? (void *)&one : (void *)&half_one, (size_t)width);
+    uint16_t half_one = entry->dtype == SL_BF16 ? 0x3f80 : 0x3c00;
+    float one = 1.0f;
+    for (int64_t i = 0; i < elements && !is_bias(entry->name); i++) {
+        memcpy((char *)entry->data + i * width, width == 4 ? (void *)&one : (void *)&half_one, (size_t)width);
+    }
+}
+
+// The file as far as `size` at least.
+static int fill_file(struct sl_weights *weights, int64_t size)
+{
+    int64_t period = RANDOM_PERIOD * sl_dtype_bytes(weights->random_dtype);
+    while (weights->random_filled < size) {
+        int64_t from = weights->random_filled % period;
+        int64_t left = size - weights->random_filled;
+        int64_t run = period - from < left ? period - from : left;
+        ssize_t put =
+            pwrite(weights->random_file, (char *)weights->random_values + from, (size_t)run, weights->random_filled);
+        if (put <= 0) {
+            return 0;
         }
-        return;
+        weights->random_filled += put;
     }
-    if (ends_with(entry->name, strlen(entry->name), ".bias")) {
-        return; // mapped memory is zero
-    }
-    int64_t at = (int64_t)(sl_hash64(entry->name, strlen(entry->name), weights->random_seed) % RANDOM_PERIOD);
-    for (int64_t done = 0; done < elements;) {
-        int64_t run = RANDOM_PERIOD - at < elements - done ? RANDOM_PERIOD - at : elements - done;
-        memcpy((char *)entry->data + done * width, (char *)weights->random_block + at * width, (size_t)(run * width));
+    return 1;
+}
+
+// The next pages of the file, from its beginning again behind its end, in place of those at `data`. So memory stays
+// small however large the model is, and yet all of it is read: no cache holds the whole file.
+static int map_random(struct sl_weights *weights, char *data, int64_t size)
+{
+    int64_t page = sysconf(_SC_PAGESIZE);
+    for (int64_t done = 0; done < size;) {
+        int64_t left = (size - done + page - 1) / page * page;
+        int64_t space = RANDOM_BLOCK_BYTES - weights->random_at;
+        int64_t run = space < left ? space : left;
+        if (!fill_file(weights, weights->random_at + run) ||
+            mmap(data + done, (size_t)run, PROT_READ, MAP_SHARED | MAP_FIXED, weights->random_file,
+                 weights->random_at) == MAP_FAILED) {
+            return 0;
+        }
+        weights->random_at = (weights->random_at + run) % RANDOM_BLOCK_BYTES;
         done += run;
-        at = 0;
     }
+    return 1;
 }
 
 static int make_random(struct sl_weights *weights, const char *name, int rank, const int64_t *shape,
@@ -581,10 +618,10 @@ static int make_random(struct sl_weights *weights, const char *name, int rank, c
     }
     entry.end = elements * sl_dtype_bytes(entry.dtype);
     entry.name = strdup(name);
-    // A mapping of its own: large, aligned, zero.
+    int constant = is_norm_scale(name) || is_bias(name);
     void *data = mmap(NULL, (size_t)(entry.end + 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     entry.data = data == MAP_FAILED ? NULL : data;
-    if (entry.name == NULL || entry.data == NULL ||
+    if (entry.name == NULL || entry.data == NULL || (!constant && !map_random(weights, data, entry.end)) ||
         insert_entry(weights, lower_bound(weights, name), &entry, error) < 0) {
         if (entry.data != NULL) {
             munmap(entry.data, (size_t)(entry.end + 1));
@@ -592,7 +629,9 @@ static int make_random(struct sl_weights *weights, const char *name, int rank, c
         free(entry.name);
         return out_of_memory(error);
     }
-    fill_random(weights, &entry, elements);
+    if (constant) {
+        fill_constant(&entry, elements);
+    }
     weights->bytes += entry.end;
     return SL_OK;
 }
@@ -723,6 +762,9 @@ void sl_weights_close(struct sl_weights *weights)
     }
     free(weights->entries);
     free(weights->shards);
-    free(weights->random_block);
+    if (weights->random) {
+        close(weights->random_file);
+    }
+    free(weights->random_values);
     free(weights);
 }

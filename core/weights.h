@@ -16,7 +16,8 @@ struct sl_weights;
 // overlapping).
 int sl_weights_open(const char *model_dir, struct sl_weights **out, struct sl_error *error);
 
-// No files: require() makes every tensor asked for, `dtype`, small pseudo-random values from `seed` and the name.
+// No files: require() makes every tensor asked for, `dtype`, small pseudo-random values that depend on `seed` and on
+// what was asked for before. Memory is at most 1 GiB, which the tensors of a large model share.
 int sl_weights_random(enum sl_dtype dtype, uint64_t seed, struct sl_weights **out, struct sl_error *error);
 
 void sl_weights_close(struct sl_weights *weights);

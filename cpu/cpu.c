@@ -124,6 +124,20 @@ static void destroy(struct sl_device *device)
     }
 }
 
+// What the kernel thinks that programs can still get; 0 when it does not say.
+static int64_t available_bytes(void)
+{
+    long long kib = 0;
+    char line[128];
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL && sscanf(line, "MemAvailable: %lld kB", &kib) != 1) {
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return kib * 1024;
+}
+
 static void info(struct sl_device *device, struct sl_device_info *out)
 {
     const struct cpu_device *cpu = (const struct cpu_device *)device;
@@ -132,6 +146,7 @@ static void info(struct sl_device *device, struct sl_device_info *out)
              cpu->threads == 1 ? "" : "s");
     out->compute = cpu->kernels->fast_bf16 ? SL_BF16 : SL_F32;
     out->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    out->free_bytes = available_bytes();
     out->threads = cpu->threads;
 }
 

@@ -115,6 +115,7 @@ struct sl_answer {
     const int32_t *ids;      // all generated tokens
     const float *logprobs;   // of each, at temperature 1 before mask and penalty
     const size_t *text_ends; // bytes of `text` after each token
+    const int64_t *token_us; // CLOCK_MONOTONIC, when each was drawn
     int64_t generated_tokens, prompt_tokens;
     int64_t prefill_us, decode_us;
 };
@@ -125,6 +126,7 @@ struct sl_request {
     struct sl_sampling sampling;
     const struct sl_answer_grammar *grammar; // NULL: free text
     int max_new_tokens;
+    int fixed_length;    // 1, for measuring: exactly max_new_tokens; an answer that ends sooner is begun anew
     int priority;        // higher first
     int64_t deadline_us; // CLOCK_MONOTONIC, 0: none
     void *context;

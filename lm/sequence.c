@@ -95,10 +95,12 @@ static int reserve(struct sl_sequence *s, int words, int64_t tokens)
         free(s->ids);
         free(s->logprobs);
         free(s->text_ends);
+        free(s->token_us);
         s->ids = malloc((size_t)tokens * sizeof *s->ids);
         s->logprobs = malloc((size_t)tokens * sizeof *s->logprobs);
         s->text_ends = malloc((size_t)tokens * sizeof *s->text_ends);
-        s->capacity = s->ids && s->logprobs && s->text_ends ? tokens : 0;
+        s->token_us = malloc((size_t)tokens * sizeof *s->token_us);
+        s->capacity = s->ids && s->logprobs && s->text_ends && s->token_us ? tokens : 0;
     }
     return s->seen && s->capacity >= tokens;
 }
@@ -230,10 +232,12 @@ static void interpret(struct sl_sequence *s, const struct sl_vocabulary *v, int3
 {
     if (sl_sequence_is_bound(s) && !sl_grammar_advance(v->grammar, &s->grammar, id)) {
         fail(s, SL_ERR_INTERNAL, "the device drew a token that the grammar does not admit");
-    } else if (is_stop(v, id)) {
+    } else if (is_stop(v, id) && !s->ticket.request.fixed_length) {
         finish(s, SL_FINISH_STOP);
     } else if (!add_text(s, v, id)) {
         fail(s, SL_ERR_MEMORY, "out of memory: text of an answer");
+    } else if (sl_sequence_is_bound(s) && sl_grammar_finished(&s->grammar) && s->ticket.request.fixed_length) {
+        (void)sl_grammar_start(&s->ticket.rules, &s->grammar, NULL); // these rules were accepted before
     } else if (sl_sequence_is_bound(s) && sl_grammar_finished(&s->grammar)) {
         // With too few tokens left for another event, nobody knows whether there was one to tell.
         int64_t left = s->ticket.request.max_new_tokens - s->generated;
@@ -257,6 +261,7 @@ void sl_sequence_take(struct sl_sequence *sequence, const struct sl_vocabulary *
     s->seen[id / 32] |= 1u << (id % 32);
     s->ids[s->generated] = id;
     s->logprobs[s->generated] = id == drawn ? logprob : 0; // what was put in its place was certain
+    s->token_us[s->generated] = sl_now_us();
     s->text_ends[s->generated++] = s->text_bytes;
     if (!s->done && s->generated == s->ticket.request.max_new_tokens) {
         finish(s, SL_FINISH_LENGTH);
@@ -287,6 +292,7 @@ void sl_sequence_end(struct sl_sequence *sequence)
                                .ids = s->ids,
                                .logprobs = s->logprobs,
                                .text_ends = s->text_ends,
+                               .token_us = s->token_us,
                                .generated_tokens = s->generated,
                                .prompt_tokens = s->ticket.prompt_tokens,
                                .prefill_us = decoding - s->started_us,
@@ -299,6 +305,7 @@ void sl_sequence_release(struct sl_sequence *sequence)
     free(sequence->ids);
     free(sequence->logprobs);
     free(sequence->text_ends);
+    free(sequence->token_us);
     free(sequence->seen);
     free(sequence->text);
 }

@@ -39,6 +39,7 @@ struct sl_sequence {
     int32_t *ids;      // [capacity]
     float *logprobs;   // [capacity]
     size_t *text_ends; // [capacity]
+    int64_t *token_us; // [capacity]
     uint32_t *seen;    // [words] bits of the generated tokens, for the presence penalty
     char *text;        // whole characters
     size_t text_bytes, text_capacity;

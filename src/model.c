@@ -93,6 +93,29 @@ int sl_model_open_files(const char *dir, struct sl_model *out, struct sl_error *
     return status;
 }
 
+int sl_model_open_shape(const char *config_path, const char *tokenizer_dir, struct sl_model *out,
+                        struct sl_error *error)
+{
+    *out = (struct sl_model){0};
+    name_of_folder(config_path, out->name, sizeof out->name);
+    int status = sl_config_read_file(config_path, &out->config, error);
+    if (status == SL_OK && tokenizer_dir != NULL) {
+        status = sl_tokenizer_open(tokenizer_dir, &out->tokenizer, error);
+    }
+    if (status == SL_OK && tokenizer_dir != NULL) {
+        out->config.video_token = sl_tokenizer_added(out->tokenizer, "<|video_pad|>");
+        out->config.vision_start = sl_tokenizer_added(out->tokenizer, "<|vision_start|>");
+        out->config.vision_end = sl_tokenizer_added(out->tokenizer, "<|vision_end|>");
+    }
+    if (status == SL_OK) {
+        status = sl_weights_random(SL_BF16, 1, &out->weights, error); // as published checkpoints are
+    }
+    if (status == SL_OK) {
+        snprintf(out->hash, sizeof out->hash, "%016" PRIx64, sl_weights_hash(out->weights));
+    }
+    return status;
+}
+
 // The most visual tokens that one pair can have under all limits.
 static int64_t tokens_per_pair(const struct sl_model_config *config, const struct sl_model_options *options)
 {
@@ -132,7 +155,8 @@ static void plan_memory(const struct sl_model_options *options, struct sl_model 
 
 int sl_model_open(const struct sl_model_options *options, struct sl_model *out, struct sl_error *error)
 {
-    int status = sl_model_open_files(options->dir, out, error);
+    int status = options->shape != NULL ? sl_model_open_shape(options->shape, options->dir, out, error)
+                                        : sl_model_open_files(options->dir, out, error);
     if (status == SL_OK) {
         status = sl_model_open_device(options->device, options->threads, options->deterministic, &out->device, error);
     }

@@ -12,6 +12,7 @@
 
 struct sl_model_options {
     const char *dir;         // Hugging Face folder
+    const char *shape;       // a config.json: random weights of its shapes, and the tokenizer of `dir`; NULL: none
     const char *device;      // "auto", "cpu", "cuda", "cuda:N"
     int threads;             // CPU threads; 0: one for each core
     int max_tokens_per_pair; // the user's pixel limit; 0: none
@@ -41,6 +42,10 @@ int sl_model_open_device(const char *name, int threads, int deterministic, struc
 
 // Only what needs no device: configuration, weights, tokenizer (for `info`). Close with sl_model_close.
 int sl_model_open_files(const char *dir, struct sl_model *out, struct sl_error *error);
+// The same for a config.json alone, with random weights. tokenizer_dir may be NULL: no tokenizer; else the
+// configuration takes the tokenizer's ids of special tokens.
+int sl_model_open_shape(const char *config_path, const char *tokenizer_dir, struct sl_model *out,
+                        struct sl_error *error);
 int sl_model_open(const struct sl_model_options *options, struct sl_model *out, struct sl_error *error);
 void sl_model_close(struct sl_model *model); // of a zeroed or failed one too
 

@@ -137,15 +137,20 @@ static int read_one(struct sl_run *run, struct sl_source *source, struct sl_erro
     return status;
 }
 
+void sl_reader_options(const struct sl_pipeline *job, struct sl_source_options *options)
+{
+    sl_source_defaults(options);
+    options->fps_num = job->rules->fps_num;
+    options->fps_den = job->rules->fps_den;
+    options->threads = job->threads;
+}
+
 static int read_stretch(struct sl_run *run, const struct sl_stretch *stretch, struct sl_error *error)
 {
     struct sl_source_options options;
-    sl_source_defaults(&options);
-    options.fps_num = run->job->rules->fps_num;
-    options.fps_den = run->job->rules->fps_den;
+    sl_reader_options(run->job, &options);
     options.from_us = stretch->from_us;
     options.to_us = stretch->to_us;
-    options.threads = run->job->threads;
     options.interrupted = sl_run_must_stop;
     options.note = sl_run_note;
     options.ctx = run;

@@ -8,7 +8,7 @@
 #include "config.h"
 #include "src/timing.h"
 
-enum { REPEATS = 7, READ_BYTES = 1 << 30, MAX_THREADS = 256 };
+enum { REPEATS = 7, CALLS = 4, READ_BYTES = 1 << 30, MAX_THREADS = 256 };
 
 // ---- Product
 
@@ -115,6 +115,116 @@ double sl_reference_product(enum sl_dtype compute, int threads, int64_t rows, in
 }
 
 #endif
+
+// ---- On the device
+
+// Seconds of `call` and all that it enqueues: median of REPEATS after one that warms up.
+static int time_calls(struct sl_device *device, struct sl_stream *stream, void (*call)(void *), void *context,
+                      double *seconds, struct sl_error *error)
+{
+    double each[REPEATS];
+    int status = SL_OK;
+    for (int i = -1; i < REPEATS && status == SL_OK; i++) {
+        double start = sl_timing_now_s();
+        call(context);
+        status = device->ops->wait(stream, error);
+        if (i >= 0) {
+            each[i] = sl_timing_now_s() - start;
+        }
+    }
+    *seconds = status == SL_OK ? sl_timing_median(each, REPEATS) : 0;
+    return status;
+}
+
+struct device_call {
+    const struct sl_device_ops *ops;
+    struct sl_stream *stream;
+    struct sl_linear *linear;
+    struct sl_tensor x, y;
+    void *from, *to;
+    int64_t bytes;
+};
+
+static void call_linear(void *context)
+{
+    struct device_call *c = context;
+    for (int i = 0; i < CALLS; i++) {
+        c->ops->linear(c->stream, c->linear, &c->x, SL_EPILOGUE_NONE, NULL, &c->y);
+    }
+}
+
+static void call_copy(void *context)
+{
+    struct device_call *c = context;
+    for (int i = 0; i < CALLS; i++) {
+        c->ops->copy(c->stream, c->to, c->from, c->bytes);
+    }
+}
+
+static void release_call(struct sl_device *device, struct device_call *c)
+{
+    c->ops->linear_destroy(c->linear);
+    c->ops->release(device, c->from);
+    c->ops->release(device, c->to);
+    if (c->stream != NULL) {
+        c->ops->stream_destroy(c->stream);
+    }
+}
+
+// Weights and rows alike are the bf16 values +-0.0078 to 0.0156, as the products of the CPU are measured with.
+static uint16_t *make_values(int64_t count)
+{
+    uint16_t *values = malloc((size_t)count * sizeof *values);
+    uint32_t state = 1;
+    for (int64_t i = 0; i < count && values != NULL; i++) {
+        state = state * 1664525U + 1013904223U;
+        values[i] = (uint16_t)(0x3c00U | (state >> 16 & 0x807fU));
+    }
+    return values;
+}
+
+int sl_reference_device_product(struct sl_device *device, int64_t rows, int64_t out, int64_t in, double *flops,
+                                struct sl_error *error)
+{
+    struct device_call c = {.ops = device->ops};
+    int64_t most = out > rows ? out : rows;
+    uint16_t *values = make_values(most * in);
+    if (values == NULL) {
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory");
+    }
+    struct sl_tensor weight = sl_tensor_2d(values, SL_BF16, out, in);
+    int status = c.ops->stream_create(device, &c.stream, error);
+    status = status == SL_OK ? c.ops->linear_create(device, &weight, 1, NULL, SL_BF16, &c.linear, error) : status;
+    status = status == SL_OK ? c.ops->alloc(device, rows * in * 2, &c.from, error) : status;
+    status = status == SL_OK ? c.ops->alloc(device, rows * out * 2, &c.to, error) : status;
+    double seconds = 0;
+    if (status == SL_OK) {
+        c.x = sl_tensor_2d(c.from, SL_BF16, rows, in);
+        c.y = sl_tensor_2d(c.to, SL_BF16, rows, out);
+        c.ops->upload(c.stream, c.from, values, rows * in * 2);
+        status = time_calls(device, c.stream, call_linear, &c, &seconds, error);
+    }
+    *flops = status == SL_OK ? 2.0 * (double)rows * (double)out * (double)in * CALLS / seconds : 0;
+    release_call(device, &c);
+    free(values);
+    return status;
+}
+
+int sl_reference_copy(struct sl_device *device, double *bytes_per_s, struct sl_error *error)
+{
+    struct device_call c = {.ops = device->ops, .bytes = READ_BYTES};
+    double seconds = 0;
+    int status = c.ops->stream_create(device, &c.stream, error);
+    status = status == SL_OK ? c.ops->alloc(device, c.bytes, &c.from, error) : status;
+    status = status == SL_OK ? c.ops->alloc(device, c.bytes, &c.to, error) : status;
+    if (status == SL_OK) {
+        c.ops->zero(c.stream, c.from, c.bytes);
+        status = time_calls(device, c.stream, call_copy, &c, &seconds, error);
+    }
+    *bytes_per_s = status == SL_OK ? 2.0 * (double)c.bytes * CALLS / seconds : 0;
+    release_call(device, &c);
+    return status;
+}
 
 // ---- Reading
 

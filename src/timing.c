@@ -30,3 +30,9 @@ double sl_timing_median(double *values, int count)
     qsort(values, (size_t)count, sizeof *values, compare);
     return values[count / 2];
 }
+
+struct sl_spread sl_timing_spread(double *values, int count)
+{
+    double median = sl_timing_median(values, count);
+    return (struct sl_spread){.median = median, .low = values[0], .high = values[count - 1]};
+}

@@ -111,7 +111,13 @@ static void keep_answer(void *context, const struct sl_answer *answer)
     struct sl_answer kept = *answer;
     size_t tokens = (size_t)answer->generated_tokens;
     kept.ids = NULL;
-    kept.text = copy_of(answer->text != NULL ? answer->text : "", answer->text != NULL ? answer->size_bytes : 0);
+    kept.token_us = NULL;
+    if (window->fixed_length && kept.finish == SL_FINISH_LENGTH) {
+        kept.finish = SL_FINISH_STOP;
+        kept.text = "{}";
+        kept.size_bytes = 2;
+    }
+    kept.text = copy_of(kept.text != NULL ? kept.text : "", kept.text != NULL ? kept.size_bytes : 0);
     kept.logprobs = tokens > 0 ? copy_of(answer->logprobs, tokens * sizeof *answer->logprobs) : NULL;
     kept.text_ends = tokens > 0 ? copy_of(answer->text_ends, tokens * sizeof *answer->text_ends) : NULL;
     if (kept.text == NULL || (tokens > 0 && (kept.logprobs == NULL || kept.text_ends == NULL))) {
@@ -155,8 +161,10 @@ int sl_window_submit(struct sl_window *window, struct sl_model *model, struct sl
                                  .sampling = rules->sampling,
                                  .grammar = &window->grammar,
                                  .max_new_tokens = rules->max_new_tokens,
+                                 .fixed_length = rules->fixed_length,
                                  .context = window,
                                  .on_done = keep_answer};
+    window->fixed_length = rules->fixed_length;
     request.sampling.seed = window_seed(rules->sampling.seed, source, window->start_us);
     status = sl_engine_submit(model->engine, &request, &window->ticket, error);
     window->submitted = status == SL_OK;

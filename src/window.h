@@ -16,6 +16,7 @@ struct sl_window_rules {
     const char *prompt;      // the request's text
     int max_tokens_per_pair; // 0: no limit of the user's
     int max_new_tokens;
+    int fixed_length;            // 1, for measuring: answers of exactly max_new_tokens tokens, which count as "{}"
     struct sl_sampling sampling; // seed: the user's; each window's own is drawn from it
 };
 
@@ -37,12 +38,13 @@ struct sl_window {
     struct sl_answer_grammar grammar;
     uint64_t ticket;
     int submitted;
+    int fixed_length; // as the rules say
 
     // Written by the engine's thread under the lock, read once `answered`.
     pthread_mutex_t lock;
     pthread_cond_t change;
     int answered;
-    struct sl_answer answer; // text, logprobs and text_ends are the window's own copies; ids is NULL
+    struct sl_answer answer; // text, logprobs and text_ends are the window's own copies; the others are NULL
 };
 
 // pair_capacity: frame pairs of a full window.
