@@ -82,6 +82,8 @@ struct sl_sample_row {
     float uniform;     // [0, 1): the random number of this draw
 };
 
+enum { SL_STILL_BLOCK = 16 }; // pixels either way: small enough that a small thing that moves is much of a block
+
 struct sl_device_ops {
     void (*destroy)(struct sl_device *device);
     void (*info)(struct sl_device *device, struct sl_device_info *out);
@@ -127,6 +129,12 @@ struct sl_device_ops {
     // Colour conversion, square pixels, rotation, antialiased bicubic (a = -0.5) to out's size, rounded to u8.
     void (*image_resize)(struct sl_stream *stream, struct sl_frame *frame,
                          const struct sl_tensor *out /* [H, W, 3] u8 */);
+    // How far each pair of pictures is from what was shown last, in levels of 0..255: the largest mean absolute
+    // difference of a block of SL_STILL_BLOCK^2 pixels, of either picture and the second one of the last pair before
+    // that was more than `level` away. The first pair of all is infinitely far.
+    void (*pair_differences)(struct sl_stream *stream, const struct sl_tensor *pictures /* [n, H, W, 3] u8 */,
+                             const struct sl_tensor *pair /* [pairs, 2] i32: which pictures */, float level,
+                             const struct sl_tensor *difference /* [pairs] f32 */);
     // `n` pictures (the temporal patch) to rows in merge order; columns are channel, time, y, x; (u8/255 - mean)/std.
     void (*patchify)(struct sl_stream *stream, const struct sl_tensor *rgb /* n x [H, W, 3] u8 */, int n, int patch,
                      int merge, const float mean[3], const float std[3],

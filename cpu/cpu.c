@@ -305,6 +305,7 @@ static const struct sl_device_ops operations = {
     .weight_create = cpu_weight_create,
     .weight_release = cpu_weight_release,
     .image_resize = cpu_image_resize,
+    .pair_differences = cpu_pair_differences,
     .patchify = cpu_patchify,
     .linear = cpu_linear,
     .rmsnorm_linear = cpu_rmsnorm_linear,

@@ -30,6 +30,10 @@ void cpu_scatter_rows(struct sl_stream *stream, const struct sl_tensor *x, const
 void cpu_interpolate_rows(struct sl_stream *stream, const struct sl_tensor *table, const struct sl_tensor *index,
                           const struct sl_tensor *weight, const struct sl_tensor *y);
 
+// still.c
+void cpu_pair_differences(struct sl_stream *stream, const struct sl_tensor *pictures, const struct sl_tensor *pair,
+                          float level, const struct sl_tensor *difference);
+
 // rope.c
 void cpu_rope_2d(struct sl_stream *stream, const struct sl_tensor *qkv, int heads, const struct sl_tensor *position);
 void cpu_qk_norm_rope_store(struct sl_stream *stream, const struct sl_ragged *ragged, const struct sl_tensor *qkv,

@@ -407,6 +407,7 @@ static const struct sl_device_ops operations = {
     .weight_create = cuda_weight_create,
     .weight_release = cuda_weight_release,
     .image_resize = cuda_image_resize,
+    .pair_differences = cuda_pair_differences,
     .patchify = cuda_patchify,
     .linear = cuda_linear,
     .rmsnorm_linear = cuda_rmsnorm_linear,

@@ -28,6 +28,10 @@ void cuda_image_resize(struct sl_stream *stream, struct sl_frame *frame, const s
 void cuda_patchify(struct sl_stream *stream, const struct sl_tensor *rgb, int n, int patch, int merge,
                    const float mean[3], const float std[3], const struct sl_tensor *out);
 
+// still.cu
+void cuda_pair_differences(struct sl_stream *stream, const struct sl_tensor *pictures, const struct sl_tensor *pair,
+                           float level, const struct sl_tensor *difference);
+
 // rows.cu
 void cuda_layernorm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,
                     const struct sl_tensor *bias, float eps, const struct sl_tensor *y);

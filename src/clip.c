@@ -4,6 +4,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "src/still.h"
+
 struct sl_eye {
     struct sl_model *model;
     void *patches;                     // [max_patches, patch bytes] compute type
@@ -24,9 +26,13 @@ struct sl_clip {
     uint8_t *pixels;             // device memory: capacity pictures, back to back
     int64_t pixels_size;         // bytes allocated
     struct sl_frame *last_frame; // our reference, so that no other frame has its address
-    int *picture;                // picture[i]: which picture frame i shows
-    int pictures;                // pictures that are in
-    uint64_t filling;            // a number of its own, among all clips of the eye: a clip's address may return
+    int32_t *picture;            // picture[i]: which picture frame i shows
+    int *kept;                   // the pairs that the model is shown
+    int kept_count;
+    void *compared;    // device memory: `picture` as pairs, [pairs] f32 differences; NULL: never needed
+    float *difference; // [pairs]
+    int pictures;      // pictures that are in
+    uint64_t filling;  // a number of its own, among all clips of the eye: a clip's address may return
 };
 
 // ---- Eye
@@ -100,17 +106,20 @@ int sl_clip_create(struct sl_eye *eye, int capacity, int max_tokens_per_pair, st
                    struct sl_error *error)
 {
     struct sl_clip *clip = calloc(1, sizeof *clip);
-    int *pictures = calloc((size_t)capacity + 1, sizeof *pictures);
-    if (clip == NULL || pictures == NULL) {
-        free(clip);
-        free(pictures);
+    if (clip == NULL) {
         return sl_fail(error, SL_ERR_MEMORY, "out of memory");
     }
     clip->eye = eye;
+    clip->picture = calloc((size_t)capacity + 1, sizeof *clip->picture);
+    clip->kept = calloc((size_t)capacity / 2 + 1, sizeof *clip->kept);
+    clip->difference = calloc((size_t)capacity / 2 + 1, sizeof *clip->difference);
+    if (clip->picture == NULL || clip->kept == NULL || clip->difference == NULL) {
+        sl_clip_destroy(clip);
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory");
+    }
     clip->visual = (struct sl_visual){.context = clip, .features = clip_features};
     clip->capacity = capacity;
     clip->max_tokens_per_pair = max_tokens_per_pair;
-    clip->picture = pictures;
     *out = clip;
     return SL_OK;
 }
@@ -122,8 +131,11 @@ void sl_clip_destroy(struct sl_clip *clip)
     }
     struct sl_device *device = clip->eye->model->device;
     device->ops->release(device, clip->pixels);
+    device->ops->release(device, clip->compared);
     sl_frame_unref(clip->last_frame);
     free(clip->picture);
+    free(clip->kept);
+    free(clip->difference);
     free(clip);
 }
 
@@ -138,6 +150,7 @@ void sl_clip_begin(struct sl_clip *clip, int frames)
     clip->planned = frames;
     clip->count = 0;
     clip->pictures = 0;
+    clip->kept_count = 0;
     keep_frame(clip, NULL);
     clip->filling = atomic_fetch_add(&clip->eye->fillings, 1) + 1;
 }
@@ -190,18 +203,56 @@ int sl_clip_add(struct sl_clip *clip, struct sl_stream *stream, struct sl_frame 
     return SL_OK;
 }
 
-int sl_clip_end(struct sl_clip *clip, struct sl_stream *stream, struct sl_error *error)
+// All at once: the device knows itself which pair the next one is compared with.
+static int compare_pairs(struct sl_clip *clip, struct sl_stream *stream, int pairs, float level, struct sl_error *error)
 {
+    struct sl_device *device = clip->eye->model->device;
+    int64_t most = clip->capacity / 2 + 1;
+    if (clip->compared == NULL) {
+        int status = device->ops->alloc(device, most * (2 * (int64_t)sizeof(int32_t) + (int64_t)sizeof(float)),
+                                        &clip->compared, error);
+        if (status != SL_OK) {
+            return status;
+        }
+    }
+    struct sl_tensor pair = sl_tensor_2d(clip->compared, SL_I32, pairs, 2);
+    struct sl_tensor difference = sl_tensor_1d((int32_t *)clip->compared + 2 * most, SL_F32, pairs);
+    struct sl_tensor pictures = sl_tensor_4d(clip->pixels, SL_U8, clip->pictures, clip->height, clip->width, 3);
+    device->ops->upload(stream, pair.data, clip->picture, sl_tensor_bytes(&pair));
+    device->ops->pair_differences(stream, &pictures, &pair, level, &difference);
+    device->ops->download(stream, clip->difference, difference.data, sl_tensor_bytes(&difference));
+    return SL_OK;
+}
+
+int sl_clip_end(struct sl_clip *clip, struct sl_stream *stream, float still_level, struct sl_error *error)
+{
+    int pairs = (clip->count + 1) / 2;
+    int status = SL_OK;
     if (clip->count % 2 != 0) {
         clip->picture[clip->count] = clip->picture[clip->count - 1];
     }
     keep_frame(clip, NULL);
-    return clip->eye->model->device->ops->wait(stream, error);
+    if (still_level >= 0) {
+        status = compare_pairs(clip, stream, pairs, still_level, error);
+    }
+    if (status == SL_OK) {
+        status = clip->eye->model->device->ops->wait(stream, error);
+    }
+    for (int i = 0; i < pairs; i++) {
+        clip->kept[i] = i;
+    }
+    clip->kept_count = still_level >= 0 ? sl_still_keep(clip->difference, pairs, still_level, clip->kept) : pairs;
+    return status;
 }
 
 int sl_clip_pairs(const struct sl_clip *clip)
 {
-    return (clip->count + 1) / 2;
+    return clip->kept_count;
+}
+
+int sl_clip_kept_pair(const struct sl_clip *clip, int i)
+{
+    return clip->kept[i];
 }
 
 void sl_clip_grid(const struct sl_clip *clip, int *rows, int *columns)
@@ -242,8 +293,8 @@ static int encode_from(struct sl_eye *eye, struct sl_clip *clip, int group, stru
     int groups = fit < left ? (int)fit : left;
     struct sl_tensor patches = sl_tensor_2d(eye->patches, model->compute, rows * groups, patch_elements(model));
     for (int g = 0; g < groups; g++) {
-        struct sl_tensor rgb[2] = {picture(clip, clip->picture[2 * (group + g)]),
-                                   picture(clip, clip->picture[2 * (group + g) + 1])};
+        const int32_t *shown = clip->picture + 2 * (int64_t)clip->kept[group + g];
+        struct sl_tensor rgb[2] = {picture(clip, shown[0]), picture(clip, shown[1])};
         struct sl_tensor target = sl_tensor_rows(&patches, g * rows, rows);
         model->device->ops->patchify(stream, rgb, 2, v->patch, v->merge, video->mean, video->std, &target);
     }

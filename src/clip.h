@@ -25,10 +25,12 @@ void sl_clip_begin(struct sl_clip *clip, int frames);
 // Resizes one more frame into the clip. The first decides the picture size of the whole window; the same frame again
 // (held on screen) is not resized again. `stream` is the caller's.
 int sl_clip_add(struct sl_clip *clip, struct sl_stream *stream, struct sl_frame *frame, struct sl_error *error);
-// All frames are in: an odd last one is paired with itself, the pictures are waited for.
-int sl_clip_end(struct sl_clip *clip, struct sl_stream *stream, struct sl_error *error);
+// All frames are in: an odd last one is paired with itself, still pairs are left out, the pictures are waited for.
+// still_level: as of src/still.h; negative: all pairs are kept.
+int sl_clip_end(struct sl_clip *clip, struct sl_stream *stream, float still_level, struct sl_error *error);
 
-int sl_clip_pairs(const struct sl_clip *clip);
+int sl_clip_pairs(const struct sl_clip *clip);                          // that are kept
+int sl_clip_kept_pair(const struct sl_clip *clip, int i);               // which of all pairs the i-th kept one is
 void sl_clip_grid(const struct sl_clip *clip, int *rows, int *columns); // merged tokens of a pair
 const struct sl_visual *sl_clip_visual(struct sl_clip *clip);           // for the prompt; lives as long as the clip
 

@@ -39,6 +39,8 @@ static const char help_index[] =
     "      --fps RATE             frames looked at in a second (2); also 0.5, 30000/1001\n"
     "      --window T             how much the model sees at once (30 s)\n"
     "      --max-tokens-per-pair N   visual tokens of two frames, at most (the model's own, up to 768)\n"
+    "      --skip-still LEVEL     auto, off, or how many levels of 255 two pictures may differ to count as the same:\n"
+    "                             of frames that stay still the first and the last ones are shown (off)\n"
     "      --prompt TEXT          the request, instead of the built-in one; the form of the answer is kept\n"
     "      --prompt-file FILE     the same from a file\n"
     "\n"

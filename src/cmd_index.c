@@ -14,6 +14,7 @@
 #include "src/pipeline.h"
 #include "src/progress.h"
 #include "src/signals.h"
+#include "src/still.h"
 
 enum {
     MAX_NEW_TOKENS = 1024, // of one window's answer
@@ -48,6 +49,7 @@ enum {
     OPT_FROM,
     OPT_TO,
     OPT_TOKENS,
+    OPT_STILL,
     OPT_PROMPT,
     OPT_PROMPT_FILE,
     OPT_TEMPERATURE,
@@ -69,6 +71,7 @@ static const struct option long_options[] = {
     {"from", required_argument, NULL, OPT_FROM},
     {"to", required_argument, NULL, OPT_TO},
     {"max-tokens-per-pair", required_argument, NULL, OPT_TOKENS},
+    {"skip-still", required_argument, NULL, OPT_STILL},
     {"prompt", required_argument, NULL, OPT_PROMPT},
     {"prompt-file", required_argument, NULL, OPT_PROMPT_FILE},
     {"temperature", required_argument, NULL, OPT_TEMPERATURE},
@@ -101,6 +104,21 @@ static int set_progress(struct options *o, const char *text, struct sl_error *e)
     return sl_fail(e, SL_ERR_USAGE, "--progress %s: must be auto, plain, json or none", text);
 }
 
+static int set_still(struct options *o, const char *text, struct sl_error *e)
+{
+    double level = SL_STILL_AUTO;
+    int status = SL_OK;
+    o->rules.skip_still = strcmp(text, "off") != 0;
+    if (o->rules.skip_still && strcmp(text, "auto") != 0) {
+        status = sl_option_real("--skip-still", text, 0, 255, &level, e);
+        if (status != SL_OK) {
+            return sl_fail(e, SL_ERR_USAGE, "--skip-still %s: must be auto, off or a level from 0 to 255", text);
+        }
+    }
+    o->rules.still_level = (float)level;
+    return status;
+}
+
 // What shapes the request itself.
 static int set_rule(struct options *o, int option, const char *text, struct sl_error *e)
 {
@@ -116,6 +134,8 @@ static int set_rule(struct options *o, int option, const char *text, struct sl_e
         status = sl_option_int("--max-tokens-per-pair", text, 1, 16384, &number, e);
         o->rules.max_tokens_per_pair = (int)number;
         return status;
+    case OPT_STILL:
+        return set_still(o, text, e);
     case OPT_PROMPT:
         o->rules.prompt = text;
         return SL_OK;
@@ -252,6 +272,9 @@ static char *task_text(const struct options *o)
                 cJSON_AddStringToObject(task, "fps", fps) != NULL &&
                 cJSON_AddNumberToObject(task, "window_us", (double)o->rules.window_us) != NULL &&
                 cJSON_AddNumberToObject(task, "max_tokens_per_pair", o->rules.max_tokens_per_pair) != NULL;
+    if (o->rules.skip_still) { // without, it is the task that it was before there was such a thing
+        whole = whole && cJSON_AddNumberToObject(task, "skip_still", (double)o->rules.still_level) != NULL;
+    }
     char *text = whole ? cJSON_PrintUnformatted(task) : NULL;
     cJSON_Delete(task);
     return text;

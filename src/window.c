@@ -138,24 +138,39 @@ static uint64_t window_seed(uint64_t seed, const char *source, int64_t start_us)
     return sl_hash64(part, sizeof part, 0);
 }
 
-int sl_window_submit(struct sl_window *window, struct sl_model *model, struct sl_stream *stream,
-                     const struct sl_window_rules *rules, const char *source, struct sl_error *error)
+// Leaves the times of pairs that are not shown out of the prompt; those of the others stay what they are.
+static int lay_out(struct sl_window *window, struct sl_model *model, struct sl_stream *stream,
+                   const struct sl_window_rules *rules, struct sl_error *error)
 {
-    int status = sl_clip_end(window->clip, stream, error);
-    if (status != SL_OK) {
-        return status;
-    }
+    struct sl_clip *clip = window->clip;
     int rows = 0;
     int columns = 0;
-    sl_clip_grid(window->clip, &rows, &columns);
-    status = sl_prompt_create(model->tokenizer, &model->config, window->pairs, sl_clip_pairs(window->clip), rows,
-                              columns, sl_clip_visual(window->clip), NULL, rules->prompt, &window->prompt, error);
+    int status = sl_clip_end(clip, stream, rules->skip_still ? rules->still_level : -1, error);
     if (status != SL_OK) {
         return status;
     }
+    int pairs = sl_clip_pairs(clip);
+    for (int i = 0; i < pairs; i++) {
+        window->pairs[i] = window->pairs[sl_clip_kept_pair(clip, i)];
+    }
+    window->pairs_skipped = (window->frames + 1) / 2 - pairs;
+    sl_clip_grid(clip, &rows, &columns);
+    status = sl_prompt_create(model->tokenizer, &model->config, window->pairs, pairs, rows, columns,
+                              sl_clip_visual(clip), NULL, rules->prompt, &window->prompt, error);
     window->grammar = (struct sl_answer_grammar){.window_us = window->shown_us - window->start_us,
                                                  .max_events = SL_WINDOW_MAX_EVENTS,
                                                  .max_text_bytes = SL_WINDOW_MAX_TEXT_BYTES};
+    window->laid_out = status == SL_OK;
+    return status;
+}
+
+int sl_window_submit(struct sl_window *window, struct sl_model *model, struct sl_stream *stream,
+                     const struct sl_window_rules *rules, const char *source, struct sl_error *error)
+{
+    int status = window->laid_out ? SL_OK : lay_out(window, model, stream, rules, error);
+    if (status != SL_OK) {
+        return status;
+    }
     struct sl_request request = {.segments = window->prompt.segments,
                                  .segment_count = window->prompt.segment_count,
                                  .sampling = rules->sampling,

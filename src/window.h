@@ -15,6 +15,8 @@ struct sl_window_rules {
     int64_t window_us;
     const char *prompt;      // the request's text
     int max_tokens_per_pair; // 0: no limit of the user's
+    int skip_still;          // 1: pairs that are still, by still_level, are not shown
+    float still_level;       // as of src/still.h
     int max_new_tokens;
     int fixed_length;            // 1, for measuring: answers of exactly max_new_tokens tokens, which count as "{}"
     struct sl_sampling sampling; // seed: the user's; each window's own is drawn from it
@@ -29,11 +31,12 @@ struct sl_window {
     int64_t start_us, end_us;     // media time
     int64_t shown_us;             // where its pictures end: end_us, or earlier when the file does
     struct sl_clip *clip;         // NULL when there are no pictures
-    struct sl_prompt_pair *pairs; // [pair capacity]
-    int frames;
+    struct sl_prompt_pair *pairs; // [pair capacity]; those that are kept, once laid out
+    int frames, pairs_skipped;
     struct sl_db_hole *holes; // causes are constants
     int hole_count;
 
+    int laid_out;
     struct sl_prompt prompt;
     struct sl_answer_grammar grammar;
     uint64_t ticket;
@@ -59,7 +62,8 @@ int sl_window_add(struct sl_window *window, struct sl_stream *stream, const stru
 int sl_window_add_hole(struct sl_window *window, int64_t start_us, int64_t end_us, const char *cause,
                        struct sl_error *error);
 
-// All samples are in: lays out the prompt and submits. `source` and the window's start go into its seed.
+// All samples are in: lays out the prompt and submits. `source` and the window's start go into its seed. Call again
+// while the engine is busy.
 int sl_window_submit(struct sl_window *window, struct sl_model *model, struct sl_stream *stream,
                      const struct sl_window_rules *rules, const char *source, struct sl_error *error);
 // Waits up to `timeout_ms` for the answer: 1 when it is there.
