@@ -5,6 +5,17 @@
 // they stay valid after sl_source_close() and may be released from any thread. A source itself is used by one thread at
 // a time. It decides nothing about colour, size or windows, and keeps a few pictures at most, however long the media.
 //
+// Lanes. A local file whose container has an index is cut at key pictures into parts of some seconds, and `lanes`
+// threads decode parts side by side, each with an input and a decoder of its own that are opened once. Samples, holes,
+// counts and the end are those that one session gives: every part is watched, and where anything is not as it should be
+// (a loss, damage, a time out of order, a part that does not begin with the picture at which the one before ended) one
+// session goes on alone from there. Each lane is at most two parts ahead, and holds at most 32 pictures that samples
+// show, fewer when they are large (128 MiB, but at least 4). Where a file cannot be cut, one session reads it.
+//
+// GPU. With gpu.context pictures are decoded by NVDEC where FFmpeg can, and handed out as device surfaces
+// (SL_MEMORY_CUDA) that are complete. What the hardware does not take is decoded on the CPU and handed out as host
+// frames, with a note; the counts tell. A frame may be released when the work that reads it is done.
+//
 // FFmpeg's log is process-wide state, so nothing here touches it: src/ silences it once with av_log_set_level().
 //
 // Time (all int64 microseconds, spans half-open):
@@ -25,14 +36,28 @@
 #include "core/error.h"
 #include "core/frame.h"
 
+#define SL_LANES_MAX 64
+
 struct sl_source;
+
+// A GPU to decode on. Native handles of CUDA, so that decode/ need not know who made them.
+struct sl_source_gpu {
+    void *context;        // CUcontext; NULL: decode on the CPU. Must outlive all frames
+    void *const *streams; // CUstream of each lane, `lanes` of them and at least one; in use until sl_source_close()
+    int device_index;     // for the frames
+    int (*wait)(void *ctx, int lane, struct sl_error *error); // until all that is on the lane's stream is done; from
+                                                              // any thread, each lane's by one at a time
+    void *ctx;                                                // for `wait`
+};
 
 struct sl_source_options {
     int64_t fps_num, fps_den; // samples a second as a fraction, each 1..1000000
     int64_t from_us, to_us;   // samples with from_us <= sample_us < to_us; SL_NO_TIME: open end
     int threads;              // decoder threads, 64 at most are used; 0: one for each core
-    int64_t open_timeout_us;  // longest wait while opening; 0: none
-    int64_t read_timeout_us;  // longest wait for one packet; 0: none
+    int lanes;                // sessions that decode parts of a file side by side; 0 or 1: one for all of it
+    struct sl_source_gpu gpu;
+    int64_t open_timeout_us; // longest wait while opening; 0: none
+    int64_t read_timeout_us; // longest wait for one packet; 0: none
 
     // Both may be NULL; called with `ctx` from the thread that is inside sl_source_open() or sl_source_next(), and
     // `interrupted` also from within FFmpeg's blocking reads.
@@ -58,6 +83,7 @@ struct sl_source_info {
 // Pictures left out, and pictures handed out although FFmpeg found them damaged.
 struct sl_source_counts {
     int64_t decoded;  // dated pictures that came out of the decoder
+    int64_t on_gpu;   // of those, the ones that came as a surface of the GPU
     int64_t undated;  // left out: no time, or one that cannot be
     int64_t backward; // left out: not later than the picture before
     int64_t damaged;  // kept; each lies in a hole

@@ -99,7 +99,7 @@ static int fail_open(struct sl_input *input, const char *url, int is_local, int 
 {
     char reason[AV_ERROR_MAX_STRING_SIZE] = "";
     av_strerror(code, reason, sizeof reason);
-    switch (code) {
+    switch (should_stop(input) ? AVERROR_EXIT : code) { // some demuxers return another code then
     case AVERROR_EXIT:
         return sl_fail(error, SL_ERR_INTERRUPTED, "stopped while opening: %s", input->path);
     case AVERROR(ENOMEM):
@@ -215,7 +215,7 @@ static int open_format(struct sl_input *input, const char *url, int is_local, st
         return sl_fail(error, SL_ERR_NOT_VIDEO, "%s is not a video but text", input->path);
     }
     code = avformat_find_stream_info(input->format, NULL);
-    if (code == AVERROR_EXIT) {
+    if (code < 0 && (code == AVERROR_EXIT || should_stop(input))) {
         return fail_open(input, url, is_local, code, error);
     }
     return choose_stream(input, error); // other errors: what is known by now decides
@@ -233,10 +233,9 @@ int sl_input_open(struct sl_input *input, const char *path, const struct sl_sour
     }
     start_timer(input, options->open_timeout_us);
     char *url = NULL;
-    int is_local = 0;
-    int status = resolve_path(path, &url, &is_local, error);
+    int status = resolve_path(path, &url, &input->is_local, error);
     if (status == SL_OK) {
-        status = open_format(input, url, is_local, error);
+        status = open_format(input, url, input->is_local, error);
     }
     av_freep(&url);
     if (status != SL_OK) {
@@ -306,6 +305,24 @@ int sl_input_read(struct sl_input *input, AVPacket *packet, struct sl_error *err
             return SL_END;
         }
     }
+}
+
+int sl_input_read_key(struct sl_input *input, int64_t *key_us, struct sl_error *error)
+{
+    AVPacket *packet = av_packet_alloc();
+    if (packet == NULL) {
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory reading %s", input->path);
+    }
+    int status = SL_OK;
+    int is_key = 0;
+    while (status == SL_OK && !is_key) {
+        av_packet_unref(packet);
+        status = sl_input_read(input, packet, error);
+        is_key = status == SL_OK && (packet->flags & AV_PKT_FLAG_KEY) != 0;
+    }
+    *key_us = is_key ? sl_input_media_us(input, packet->pts) : SL_NO_TIME;
+    av_packet_free(&packet);
+    return status < 0 ? status : *key_us != SL_NO_TIME;
 }
 
 int sl_input_can_seek(const struct sl_input *input)

@@ -19,6 +19,7 @@ enum sl_note {
     SL_NOTE_ROTATION,
     SL_NOTE_MATRIX,
     SL_NOTE_READ_ERROR,
+    SL_NOTE_SOFTWARE,
 };
 
 struct sl_input {
@@ -31,6 +32,7 @@ struct sl_input {
     AVRational origin_base;
     int64_t give_up_us;  // on av_gettime_relative()'s clock; 0: never
     int64_t read_end_us; // latest end of any packet of any stream so far
+    int is_local;        // 1: a name that exists on this machine
     int read_error;      // 1: reading ended on an error, not on the end of the file
     unsigned said;       // bit per enum sl_note
 };
@@ -42,6 +44,9 @@ void sl_input_close(struct sl_input *input); // keeps `said`, so that a reopened
 
 // The next packet of the video stream, SL_END at the end of what can be read, or SL_ERR_INTERRUPTED / SL_ERR_MEMORY.
 int sl_input_read(struct sl_input *input, AVPacket *packet, struct sl_error *error);
+
+// Reads up to the next key picture's packet: 1 and its time; 0 if there is none, or it has none.
+int sl_input_read_key(struct sl_input *input, int64_t *key_us, struct sl_error *error);
 
 // 1 if a jump can be tried at all.
 int sl_input_can_seek(const struct sl_input *input);

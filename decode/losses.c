@@ -12,6 +12,7 @@ void sl_losses_suspect(struct sl_losses *losses, const char *cause)
 {
     losses->suspicion = SUSPICION_PICTURES;
     losses->cause = cause;
+    losses->faults++;
 }
 
 void sl_losses_blame(struct sl_losses *losses, const char *cause)

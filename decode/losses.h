@@ -24,6 +24,7 @@ struct sl_losses {
     int64_t sent_us;   // of the packet sent last, or SL_NO_TIME
     int suspicion;     // pictures left during which missing ones are blamed on `cause`
     const char *cause; // of the last fault; a constant
+    int64_t faults;    // reported so far
 };
 
 // A fault was reported, at no known time.

@@ -31,10 +31,11 @@
 // simply on screen for longer.
 #define TAIL_SLACK_US 500000
 
-int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struct sl_holes *holes,
+int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struct sl_nvdec *gpu, struct sl_holes *holes,
                      struct sl_source_counts *counts, struct sl_error *error)
 {
-    *pictures = (struct sl_pictures){.input = input, .holes = holes, .counts = counts, .backward_us = SL_NO_TIME};
+    *pictures = (struct sl_pictures){
+        .input = input, .holes = holes, .counts = counts, .key_us = SL_NO_TIME, .backward_us = SL_NO_TIME};
     AVCodecContext *codec = avcodec_alloc_context3(input->decoder);
     pictures->codec = codec;
     pictures->packet = av_packet_alloc();
@@ -49,6 +50,7 @@ int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struc
     int threads = input->options->threads;
     codec->thread_count = threads < MAX_THREADS ? threads : MAX_THREADS;
     codec->thread_type = FF_THREAD_FRAME | FF_THREAD_SLICE;
+    (void)sl_nvdec_attach(gpu, codec); // else it is the CPU
     int code = avcodec_open2(codec, input->decoder, NULL);
     if (code < 0) {
         char reason[AV_ERROR_MAX_STRING_SIZE] = "";
@@ -75,6 +77,7 @@ void sl_pictures_reset(struct sl_pictures *pictures)
     pictures->has_packet = 0;
     pictures->losses = (struct sl_losses){0};
     pictures->seen_key = 0;
+    pictures->key_us = SL_NO_TIME;
     pictures->was_repositioned = 1;
     av_frame_unref(pictures->doubtful);
     av_frame_unref(pictures->queued);
@@ -83,6 +86,19 @@ void sl_pictures_reset(struct sl_pictures *pictures)
     pictures->has_last = 0;
     pictures->step_us = 0;
     pictures->backward_us = SL_NO_TIME;
+}
+
+void sl_pictures_trust(struct sl_pictures *pictures)
+{
+    pictures->losses.suspicion = 0;
+    pictures->losses.faults = 0;
+    pictures->guessed = 0;
+}
+
+int sl_pictures_are_trusted(const struct sl_pictures *pictures)
+{
+    return pictures->losses.faults == 0 && pictures->guessed == 0 && pictures->step_us == 0 &&
+           !pictures->input->read_error;
 }
 
 static void decoder_failed(struct sl_pictures *pictures)
@@ -106,7 +122,10 @@ static const char *known_damage(const struct sl_pictures *pictures, const AVPack
 
 static void expect_picture(struct sl_pictures *pictures, const AVPacket *packet)
 {
-    pictures->seen_key |= (packet->flags & AV_PKT_FLAG_KEY) != 0;
+    if (!pictures->seen_key && (packet->flags & AV_PKT_FLAG_KEY) != 0) {
+        pictures->seen_key = 1;
+        pictures->key_us = sl_input_media_us(pictures->input, packet->pts);
+    }
     const char *damage = known_damage(pictures, packet);
     if (damage != NULL) {
         sl_losses_suspect(&pictures->losses, damage);
@@ -235,6 +254,8 @@ static int accept_frame(struct sl_pictures *pictures, struct sl_picture *picture
     picture->end_us = pts_us + length_us(pictures, stated_ticks(frame));
     record_losses(pictures, frame, raw_us, picture);
     pictures->counts->decoded++;
+    pictures->counts->on_gpu += frame->format == AV_PIX_FMT_CUDA;
+    pictures->guessed += frame->pts == AV_NOPTS_VALUE;
     pictures->has_last = 1;
     pictures->last_us = pts_us;
     pictures->last_end_us = picture->end_us;

@@ -7,6 +7,7 @@
 #include "decode/holes.h"
 #include "decode/input.h"
 #include "decode/losses.h"
+#include "decode/nvdec.h"
 
 struct sl_picture {
     AVFrame *frame; // never NULL; blank before the first picture
@@ -23,7 +24,9 @@ struct sl_pictures {
     int has_packet; // `packet` waits to be sent
     struct sl_losses losses;
 
-    int seen_key; // a key picture's packet came by
+    int seen_key;   // a key picture's packet came by
+    int64_t key_us; // time of the first key picture's packet since the start or the last jump; SL_NO_TIME before
+    int guessed;    // pictures whose time is not stated but was guessed from the order of decoding
     // After a seek packets before the first key picture are dropped, and pictures before it are not missed.
     int was_repositioned;
 
@@ -38,12 +41,17 @@ struct sl_pictures {
 };
 
 // Opens the decoder. On failure nothing is left to close. `pictures` is all zero before.
-int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struct sl_holes *holes,
+int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struct sl_nvdec *gpu, struct sl_holes *holes,
                      struct sl_source_counts *counts, struct sl_error *error);
 void sl_pictures_close(struct sl_pictures *pictures);
 
 // Forgets everything in flight: the input was repositioned.
 void sl_pictures_reset(struct sl_pictures *pictures);
+
+// What went wrong before the last picture is not to be held against those after it.
+void sl_pictures_trust(struct sl_pictures *pictures);
+// 1 if nothing went wrong since: no fault was reported, no time guessed, no clock corrected.
+int sl_pictures_are_trusted(const struct sl_pictures *pictures);
 
 // Moves the next picture into `picture`; SL_END after the last one (then last_end_us is where pictures end), or
 // SL_ERR_INTERRUPTED / SL_ERR_MEMORY.

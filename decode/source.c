@@ -1,34 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-// The sampling grid over the pictures: see decode.h for the rules.
+// What stands behind the door: one session, or lanes and after them, where something is odd, one session; frames made
+// of the pictures that either gives.
 #include "decode/decode.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <libavutil/parseutils.h>
 #include <libavutil/pixdesc.h>
 
-#include "decode/holes.h"
-#include "decode/input.h"
-#include "decode/pictures.h"
+#include "decode/cuts.h"
+#include "decode/lanes.h"
+#include "decode/session.h"
 #include "decode/surface.h"
 
 #define FPS_LIMIT 1000000
 
 struct sl_source {
     struct sl_source_options options;
+    char *path;
     struct sl_source_info info;
-    struct sl_source_counts counts;
-    struct sl_input input;
-    struct sl_holes holes;
-    struct sl_pictures pictures;
+    struct sl_session session;      // stands still while there are lanes
+    struct sl_lanes *lanes;         // NULL: none, or not any more
+    struct sl_source_counts before; // counts of the lanes, when they are gone
     struct sl_surfaces surfaces;
-
-    int64_t index;           // k of the next sample
-    struct sl_picture shown; // the last picture not later than the sample
-    struct sl_picture ahead; // the first picture later than that
-    int has_shown, has_ahead;
-    struct sl_frame *frame; // of `shown`, made when first asked for; NULL before
-    int is_drained;         // no picture follows `ahead`
+    struct sl_frame *frame; // of the last sample
     int64_t end_us;         // SL_NO_TIME until the last sample was handed out
     struct sl_error failed; // an error stays
 };
@@ -36,20 +32,6 @@ struct sl_source {
 void sl_source_defaults(struct sl_source_options *options)
 {
     *options = (struct sl_source_options){.fps_num = 2, .fps_den = 1, .from_us = SL_NO_TIME, .to_us = SL_NO_TIME};
-}
-
-static int64_t sample_time_us(const struct sl_source *source, int64_t index)
-{
-    return av_rescale_rnd(index, INT64_C(1000000) * source->options.fps_den, source->options.fps_num, AV_ROUND_DOWN);
-}
-
-// The first sample that is not before from_us.
-static int64_t first_index(const struct sl_source_options *options)
-{
-    if (options->from_us == SL_NO_TIME || options->from_us <= 0) {
-        return 0;
-    }
-    return av_rescale_rnd(options->from_us, options->fps_num, INT64_C(1000000) * options->fps_den, AV_ROUND_UP);
 }
 
 static int check_options(const char *path, const struct sl_source_options *options, struct sl_error *error)
@@ -63,6 +45,10 @@ static int check_options(const char *path, const struct sl_source_options *optio
     }
     if (options->threads < 0) {
         return sl_fail(error, SL_ERR_USAGE, "%s: %d decoder threads are less than none", path, options->threads);
+    }
+    if (options->lanes < 0 || options->lanes > SL_LANES_MAX) {
+        return sl_fail(error, SL_ERR_USAGE, "%s: %d decoding lanes are not between 0 and %d", path, options->lanes,
+                       SL_LANES_MAX);
     }
     return SL_OK;
 }
@@ -84,8 +70,9 @@ static int64_t creation_time_us(const AVFormatContext *format)
 
 static void fill_info(struct sl_source *source)
 {
-    AVFormatContext *format = source->input.format;
-    AVStream *stream = source->input.stream;
+    const struct sl_input *input = &source->session.input;
+    AVFormatContext *format = input->format;
+    AVStream *stream = input->stream;
     const AVCodecParameters *codec = stream->codecpar;
     struct sl_source_info *info = &source->info;
     info->container = known(format->iformat->name);
@@ -98,8 +85,8 @@ static void fill_info(struct sl_source *source)
     AVRational sar = av_guess_sample_aspect_ratio(format, stream, NULL);
     info->sar_num = sar.num > 0 && sar.den > 0 ? sar.num : 1;
     info->sar_den = sar.num > 0 && sar.den > 0 ? sar.den : 1;
-    info->start_time_us = av_rescale_q(source->input.origin, source->input.origin_base, AV_TIME_BASE_Q);
-    info->duration_us = sl_input_duration_us(&source->input);
+    info->start_time_us = av_rescale_q(input->origin, input->origin_base, AV_TIME_BASE_Q);
+    info->duration_us = sl_input_duration_us(input);
     info->duration_is_estimate = format->duration_estimation_method == AVFMT_DURATION_FROM_BITRATE;
     info->created_us = creation_time_us(format);
     AVRational rate = av_guess_frame_rate(format, stream, NULL);
@@ -109,76 +96,34 @@ static void fill_info(struct sl_source *source)
     info->bit_rate = info->bit_rate > 0 ? info->bit_rate : 0;
 }
 
-// Reads one picture into `ahead`; none at the end.
-static int look_ahead(struct sl_source *source, struct sl_error *error)
+static void say_refusal(struct sl_source *source)
 {
-    av_frame_unref(source->ahead.frame);
-    int status = sl_pictures_next(&source->pictures, &source->ahead, error);
-    source->has_ahead = status == SL_OK;
-    source->is_drained = status == SL_END;
-    return status < 0 ? status : SL_OK;
-}
-
-// What was found on the way to the first sample is of no account once another way is taken.
-static void forget_reading(struct sl_source *source)
-{
-    source->has_ahead = 0;
-    source->is_drained = 0;
-    source->counts = (struct sl_source_counts){0};
-    source->holes.count = 0;
-}
-
-// 1 if a picture that is on screen at the first sample, or before, was found and lies in `ahead`. A container's index
-// may lie, so where it landed is judged by the picture that came out.
-static int try_seek(struct sl_source *source, int64_t target_us, struct sl_error *error)
-{
-    if (!sl_input_seek(&source->input, target_us)) {
-        return 0;
+    if (source->session.gpu.refusal != NULL) {
+        sl_input_note(&source->session.input, SL_NOTE_SOFTWARE, "pictures are decoded on the CPU: %s",
+                      source->session.gpu.refusal);
     }
-    forget_reading(source);
-    sl_pictures_reset(&source->pictures);
-    int status = look_ahead(source, error);
-    if (status < 0) {
+}
+
+static int open_source(struct sl_source *source, const char *path, struct sl_error *error)
+{
+    const struct sl_source_options *options = &source->options;
+    source->path = strdup(path);
+    if (source->path == NULL) {
+        return sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", path);
+    }
+    int status = sl_session_open(&source->session, source->path, options, 0, error);
+    if (status != SL_OK) {
         return status;
     }
-    // A time guessed from decoding order may differ after a seek.
-    return source->has_ahead && source->ahead.frame->pts != AV_NOPTS_VALUE &&
-           source->ahead.pts_us <= sample_time_us(source, source->index);
-}
-
-static int open_streams(struct sl_source *source, const char *path, struct sl_error *error)
-{
-    int status = sl_input_open(&source->input, path, &source->options, error);
-    if (status == SL_OK) {
-        status = sl_pictures_open(&source->pictures, &source->input, &source->holes, &source->counts, error);
+    say_refusal(source);
+    if (options->lanes > 1 && sl_cuts_are_possible(&source->session.input)) {
+        sl_session_read_index(&source->session);
+        status = sl_lanes_start(source->path, options, &source->session.input, &source->lanes, error);
+    }
+    if (status == SL_OK && source->lanes == NULL) {
+        status = sl_session_go_to_start(&source->session, error);
     }
     return status;
-}
-
-static void close_streams(struct sl_source *source)
-{
-    sl_pictures_close(&source->pictures);
-    sl_input_close(&source->input);
-}
-
-// Goes to the key picture before the first sample, further back if that was not early enough, and if nothing helps
-// reads from the beginning, which is slow but right.
-static int go_to_start(struct sl_source *source, const char *path, struct sl_error *error)
-{
-    static const int64_t step_back_us[] = {0, 2000000, 10000000, 60000000};
-    int64_t target_us = sample_time_us(source, source->index);
-    if (!sl_input_can_seek(&source->input)) {
-        return SL_OK;
-    }
-    for (size_t i = 0; i < sizeof step_back_us / sizeof step_back_us[0] && target_us > step_back_us[i]; i++) {
-        int found = try_seek(source, target_us - step_back_us[i], error);
-        if (found != 0) {
-            return found < 0 ? found : SL_OK;
-        }
-    }
-    forget_reading(source);
-    close_streams(source);
-    return open_streams(source, path, error);
 }
 
 int sl_source_open(const char *path, const struct sl_source_options *options, struct sl_source **source,
@@ -194,22 +139,9 @@ int sl_source_open(const char *path, const struct sl_source_options *options, st
         return sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", path);
     }
     made->options = *options;
-    made->index = first_index(options);
     made->end_us = SL_NO_TIME;
-    made->holes.from_us = options->from_us;
-    made->holes.to_us = options->to_us;
-    made->surfaces.input = &made->input;
-    made->shown.frame = av_frame_alloc();
-    made->ahead.frame = av_frame_alloc();
-    if (made->shown.frame == NULL || made->ahead.frame == NULL) {
-        status = sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", path);
-    }
-    if (status == SL_OK) {
-        status = open_streams(made, path, error);
-    }
-    if (status == SL_OK && made->index > 0) {
-        status = go_to_start(made, path, error);
-    }
+    made->surfaces.input = &made->session.input;
+    status = open_source(made, path, error);
     if (status != SL_OK) {
         sl_source_close(made);
         return status;
@@ -226,68 +158,20 @@ const struct sl_source_info *sl_source_info(const struct sl_source *source)
 
 struct sl_source_counts sl_source_counts(const struct sl_source *source)
 {
-    return source->counts;
+    if (source->lanes != NULL) {
+        return sl_lanes_counts(source->lanes);
+    }
+    return sl_counts_sum(source->before, source->session.counts);
 }
 
 int sl_source_next_hole(struct sl_source *source, struct sl_hole *hole)
 {
-    return sl_holes_take(&source->holes, hole);
+    return sl_holes_take(&source->session.holes, hole); // while there are lanes there are no holes
 }
 
 int64_t sl_source_end_us(const struct sl_source *source)
 {
     return source->end_us;
-}
-
-// Moves on until `ahead` is later than the sample, or the pictures end.
-static int advance(struct sl_source *source, int64_t sample_us, struct sl_error *error)
-{
-    for (;;) {
-        if (!source->has_ahead && !source->is_drained) {
-            int status = look_ahead(source, error);
-            if (status != SL_OK) {
-                return status;
-            }
-        }
-        if (!source->has_ahead || (source->ahead.pts_us > sample_us && source->has_shown)) {
-            return SL_OK;
-        }
-        int is_first_of_all = !source->has_shown && source->ahead.pts_us > sample_us;
-        struct sl_picture passed = source->shown;
-        source->shown = source->ahead;
-        source->ahead = passed;
-        source->has_shown = 1;
-        source->has_ahead = 0;
-        sl_frame_unref(source->frame);
-        source->frame = NULL;
-        if (is_first_of_all) {
-            return SL_OK;
-        }
-    }
-}
-
-static int finish(struct sl_source *source)
-{
-    int64_t from_us = source->options.from_us == SL_NO_TIME ? 0 : source->options.from_us;
-    int64_t to_us = source->options.to_us;
-    source->end_us = source->is_drained ? source->pictures.last_end_us : to_us;
-    if (to_us != SL_NO_TIME && source->end_us > to_us) {
-        source->end_us = to_us;
-    }
-    if (source->end_us < from_us) {
-        source->end_us = from_us;
-    }
-    return SL_END;
-}
-
-static int no_pictures(const struct sl_source *source, struct sl_error *error)
-{
-    const char *path = source->input.path;
-    if (source->counts.undated > 0) {
-        return sl_fail(error, SL_ERR_NO_VIDEO, "%s: no picture carries a time (a raw stream?): put it into a container",
-                       path);
-    }
-    return sl_fail(error, SL_ERR_TRUNCATED, "%s: not one picture could be decoded", path);
 }
 
 static int fail(struct sl_source *source, int status, struct sl_error *error)
@@ -296,6 +180,77 @@ static int fail(struct sl_source *source, int status, struct sl_error *error)
         source->failed = *error;
     }
     source->failed.status = status;
+    return status;
+}
+
+// The frame of the last sample becomes that of this picture.
+static int make_frame(struct sl_source *source, const AVFrame *picture, int64_t pts_us, struct sl_error *error)
+{
+    sl_frame_unref(source->frame);
+    source->frame = NULL;
+    if (source->options.gpu.context != NULL && picture->format != AV_PIX_FMT_CUDA) {
+        sl_input_note(&source->session.input, SL_NOTE_SOFTWARE,
+                      "pictures are decoded on the CPU: the GPU does not take this stream");
+    }
+    return sl_surface_make(&source->surfaces, picture, pts_us, &source->frame, error);
+}
+
+// The lanes found something odd: the session takes over and sees what it would have seen without them.
+static int take_over(struct sl_source *source, struct sl_error *error)
+{
+    struct sl_session *session = &source->session;
+    struct sl_lanes_rest rest = sl_lanes_rest(source->lanes);
+    sl_lanes_stop(source->lanes);
+    source->lanes = NULL;
+    source->before = rest.counts;
+    int64_t start_us = 0;
+    int begun = rest.seek_us != SL_NO_TIME ? sl_session_begin(session, rest.seek_us, &start_us, error) : 0;
+    if (begun < 0) {
+        return begun;
+    }
+    if (!begun) {
+        source->before = (struct sl_source_counts){0};
+        int status = sl_session_go_to_start(session, error);
+        if (status != SL_OK) {
+            return status;
+        }
+    }
+    if (rest.read_end_us > session->input.read_end_us) {
+        session->input.read_end_us = rest.read_end_us;
+    }
+    session->index = rest.index;
+    return SL_OK;
+}
+
+// The next sample from whoever has it; *picture is NULL if it is the one of the sample before.
+static int next_picture(struct sl_source *source, int64_t *index, const AVFrame **picture, int64_t *pts_us,
+                        struct sl_error *error)
+{
+    *picture = NULL;
+    if (source->lanes != NULL) {
+        enum sl_lanes_turn turn;
+        struct sl_lanes_sample sample = {0};
+        int status = sl_lanes_next(source->lanes, &turn, &sample, error);
+        if (status == SL_OK && turn == SL_LANES_HAND_OVER) {
+            status = take_over(source, error);
+        } else if (status == SL_OK && turn == SL_LANES_END) {
+            source->end_us = sl_lanes_end_us(source->lanes);
+            return SL_END;
+        }
+        if (status != SL_OK || source->lanes != NULL) {
+            *index = sample.index;
+            *picture = sample.is_new ? sample.picture : NULL;
+            *pts_us = sample.pts_us;
+            return status;
+        }
+    }
+    int is_new = 0;
+    int status = sl_session_next(&source->session, index, &is_new, error);
+    if (status == SL_OK && (is_new || source->frame == NULL)) {
+        *picture = source->session.shown.frame;
+        *pts_us = source->session.shown.pts_us;
+    }
+    source->end_us = source->session.end_us;
     return status;
 }
 
@@ -311,28 +266,17 @@ int sl_source_next(struct sl_source *source, struct sl_sample *sample, struct sl
     if (source->end_us != SL_NO_TIME) {
         return SL_END;
     }
-    int64_t sample_us = sample_time_us(source, source->index);
-    if (source->options.to_us != SL_NO_TIME && sample_us >= source->options.to_us) {
-        return finish(source);
+    int64_t index = 0, pts_us = 0;
+    const AVFrame *picture = NULL;
+    int status = next_picture(source, &index, &picture, &pts_us, error);
+    if (status == SL_OK && picture != NULL) {
+        status = make_frame(source, picture, pts_us, error);
     }
-    int status = advance(source, sample_us, error);
     if (status != SL_OK) {
-        return fail(source, status, error);
+        return status == SL_END ? SL_END : fail(source, status, error);
     }
-    if (!source->has_shown) {
-        return fail(source, no_pictures(source, error), error);
-    }
-    if (source->is_drained && !source->has_ahead && sample_us >= source->pictures.last_end_us) {
-        return finish(source);
-    }
-    if (source->frame == NULL) {
-        status = sl_surface_make(&source->surfaces, source->shown.frame, source->shown.pts_us, &source->frame, error);
-        if (status != SL_OK) {
-            return fail(source, status, error);
-        }
-    }
-    *sample = (struct sl_sample){source->index, sample_us, sl_frame_ref(source->frame)};
-    source->index++;
+    int64_t sample_us = sl_session_sample_us(&source->options, index);
+    *sample = (struct sl_sample){index, sample_us, sl_frame_ref(source->frame)};
     return SL_OK;
 }
 
@@ -341,10 +285,10 @@ void sl_source_close(struct sl_source *source)
     if (source == NULL) {
         return;
     }
+    sl_lanes_stop(source->lanes);
     sl_frame_unref(source->frame);
     sl_surfaces_close(&source->surfaces);
-    close_streams(source);
-    av_frame_free(&source->shown.frame);
-    av_frame_free(&source->ahead.frame);
+    sl_session_close(&source->session);
+    free(source->path);
     free(source);
 }

@@ -6,6 +6,8 @@
 #include <libavcodec/avcodec.h>
 #include <libavutil/pixdesc.h>
 
+#include "decode/nvdec.h"
+
 // Formats to convert to: the nearest is chosen by FFmpeg, which knows what each conversion would lose.
 static const enum AVPixelFormat canonical[] = {
     AV_PIX_FMT_YUV420P,     AV_PIX_FMT_YUV422P,     AV_PIX_FMT_YUV444P,     AV_PIX_FMT_YUV440P,
@@ -250,6 +252,21 @@ static void take_field(struct sl_frame *frame, int bottom)
     frame->height = lines;
 }
 
+// FFmpeg cuts what is coded but not shown off the right and bottom only when the planes are not in host memory.
+static void crop_on_gpu(const AVFrame *picture, struct sl_frame *frame)
+{
+    int left = (int)picture->crop_left, top = (int)picture->crop_top;
+    int bytes = frame->bit_depth > 8 ? 2 : 1;
+    for (int i = 0; i < 3 && frame->plane[i] != NULL; i++) {
+        int interleaved = i > 0 && frame->layout == SL_LAYOUT_YUV_SEMIPLANAR ? 2 : 1;
+        int x = i > 0 ? left >> frame->chroma_shift_x : left;
+        int y = i > 0 ? top >> frame->chroma_shift_y : top;
+        frame->plane[i] += y * frame->pitch[i] + (int64_t)x * interleaved * bytes;
+    }
+    frame->width -= left;
+    frame->height -= top;
+}
+
 static void release_frame(struct sl_frame *frame)
 {
     AVFrame *picture = frame->owner;
@@ -261,7 +278,7 @@ static void release_frame(struct sl_frame *frame)
 static int fill_frame(struct sl_surfaces *surfaces, AVFrame *planes, struct sl_frame *frame)
 {
     int plane_of[3] = {0};
-    if (!describe(planes->format, frame, plane_of)) {
+    if (!describe(sl_nvdec_format(planes), frame, plane_of)) {
         return 0;
     }
     for (int i = 0; i < 3 && plane_of[i] >= 0; i++) {
@@ -271,6 +288,11 @@ static int fill_frame(struct sl_surfaces *surfaces, AVFrame *planes, struct sl_f
     frame->width = planes->width;
     frame->height = planes->height;
     frame->memory = SL_MEMORY_HOST;
+    if (planes->format == AV_PIX_FMT_CUDA) {
+        frame->memory = SL_MEMORY_CUDA;
+        frame->device_index = surfaces->input->options->gpu.device_index;
+        crop_on_gpu(planes, frame);
+    }
     frame->wall_us = SL_NO_TIME;
     tag_colour(surfaces->input, planes, frame);
     tag_aspect(surfaces->input, planes, frame);
@@ -290,13 +312,14 @@ int sl_surface_make(struct sl_surfaces *surfaces, const AVFrame *picture, int64_
     *frame = NULL;
     struct sl_frame probe = {0};
     int unused[3];
-    int is_canonical = describe(picture->format, &probe, unused);
+    int is_canonical = describe(sl_nvdec_format(picture), &probe, unused);
+    int is_on_gpu = picture->format == AV_PIX_FMT_CUDA; // whose formats all fit
     AVFrame *planes = is_canonical ? av_frame_clone(picture) : av_frame_alloc();
     struct sl_frame *made = calloc(1, sizeof *made);
     int status = SL_OK;
     if (planes == NULL || made == NULL) {
         status = sl_fail(error, SL_ERR_MEMORY, "out of memory for a picture of %s", surfaces->input->path);
-    } else if (!is_canonical) {
+    } else if (!is_canonical && !is_on_gpu) {
         status = convert(surfaces, picture, planes, error);
     }
     if (status == SL_OK && !fill_frame(surfaces, planes, made)) {
