@@ -259,7 +259,7 @@ static int open_bench(const struct sl_bench_options *o, struct bench *b, struct 
     struct sl_model *m = &b->model;
     int status =
         o->shape != NULL ? sl_model_open_shape(o->shape, NULL, m, error) : sl_model_open_files(o->model_dir, m, error);
-    status = status == SL_OK ? sl_model_open_device(o->device, (int)o->threads, &m->device, error) : status;
+    status = status == SL_OK ? sl_model_open_device(o->device, (int)o->threads, 0, &m->device, error) : status;
     if (status != SL_OK) {
         return status;
     }
@@ -377,7 +377,7 @@ static int fill_clips(struct bench *b, struct clips *c, struct sl_error *error)
         for (int k = 0; k < 2 * c->pairs && status == SL_OK; k++) {
             status = sl_clip_add(c->clip[i], b->stream, b->frame[k % 2], error);
         }
-        status = status == SL_OK ? sl_clip_end(c->clip[i], b->stream, error) : status;
+        status = status == SL_OK ? sl_clip_end(c->clip[i], b->stream, -1, error) : status;
     }
     return status;
 }

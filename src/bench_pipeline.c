@@ -9,6 +9,7 @@
 
 #include "config.h"
 #include "src/bench_ask.h"
+#include "src/lanes.h"
 #include "src/signals.h"
 #include "src/stages.h"
 
@@ -23,6 +24,7 @@ struct bench {
     struct sl_eye *eye;
     struct sl_clip *clip; // one window, for the stages alone
     struct sl_stream *stream;
+    struct sl_lanes lanes;        // of the source that is open
     struct sl_prompt_pair *pairs; // of that window
     int frames;
     struct sl_bench_pipeline_figures *f;
@@ -126,7 +128,10 @@ static int open_source(struct bench *b, struct sl_source **out, struct sl_error 
 {
     struct sl_pipeline job = job_of(b);
     struct sl_source_options options;
-    sl_reader_options(&job, &options);
+    int status = sl_lanes_open(&job, &b->lanes, &options, error);
+    if (status != SL_OK) {
+        return status;
+    }
     options.from_us = job.from_us != SL_NO_TIME ? job.from_us : 0;
     options.to_us = job.to_us;
     options.interrupted = interrupted;
@@ -152,6 +157,7 @@ static int measure_reading(struct bench *b, struct sl_error *error)
         b->f->pictures = sl_source_counts(source).decoded;
     }
     sl_source_close(source);
+    sl_lanes_close(&b->lanes);
     return status == SL_END ? SL_OK : status;
 }
 
@@ -206,10 +212,11 @@ static int fill_from_file(struct bench *b, double *seconds, struct sl_error *err
         }
     }
     sl_source_close(source);
+    sl_lanes_close(&b->lanes);
     if (status != SL_OK && status != SL_END) {
         return status;
     }
-    return b->frames > 0 ? sl_clip_end(b->clip, b->stream, error)
+    return b->frames > 0 ? sl_clip_end(b->clip, b->stream, -1, error)
                          : sl_fail(error, SL_ERR_USAGE, "%s: has no picture there", b->o->path);
 }
 

@@ -51,6 +51,8 @@ static const char help_index[] =
     "      --deterministic        one window at a time: the same rows whenever it is run\n"
     "      --device D             auto, cpu, cuda or cuda:N\n"
     "      --threads N            CPU threads (all cores)\n"
+    "      --decoder D            auto, cpu or nvdec; auto: where the model runs\n"
+    "      --decode-lanes N       parts of one file decoded side by side (nvdec 8, cpu 1)\n"
     "      --progress FORM        auto, plain, json or none; on standard error\n";
 
 static const char help_query[] =

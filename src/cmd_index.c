@@ -9,6 +9,7 @@
 
 #include "config.h"
 #include "core/time.h"
+#include "decode/decode.h"
 #include "src/commands.h"
 #include "src/options.h"
 #include "src/pipeline.h"
@@ -34,7 +35,8 @@ struct options {
     struct sl_window_rules rules;
     int64_t from_us, to_us, wall_start_us;
     int wall_from_metadata;
-    int64_t threads;
+    int64_t threads, decode_lanes;
+    enum sl_decoder decoder;
     int model_chosen, deterministic, force;
     enum sl_progress_form progress;
     char **files; // argv
@@ -57,6 +59,8 @@ enum {
     OPT_DETERMINISTIC,
     OPT_DEVICE,
     OPT_THREADS,
+    OPT_DECODER,
+    OPT_LANES,
     OPT_FORCE,
     OPT_PROGRESS
 };
@@ -79,6 +83,8 @@ static const struct option long_options[] = {
     {"deterministic", no_argument, NULL, OPT_DETERMINISTIC},
     {"device", required_argument, NULL, OPT_DEVICE},
     {"threads", required_argument, NULL, OPT_THREADS},
+    {"decoder", required_argument, NULL, OPT_DECODER},
+    {"decode-lanes", required_argument, NULL, OPT_LANES},
     {"force", no_argument, NULL, OPT_FORCE},
     {"progress", required_argument, NULL, OPT_PROGRESS},
     {NULL, 0, NULL, 0},
@@ -117,6 +123,18 @@ static int set_still(struct options *o, const char *text, struct sl_error *e)
     }
     o->rules.still_level = (float)level;
     return status;
+}
+
+static int set_decoder(struct options *o, const char *text, struct sl_error *e)
+{
+    static const char *const names[] = {"auto", "cpu", "nvdec"}; // by enum sl_decoder
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            o->decoder = (enum sl_decoder)i;
+            return SL_OK;
+        }
+    }
+    return sl_fail(e, SL_ERR_USAGE, "--decoder %s: must be auto, cpu or nvdec", text);
 }
 
 // What shapes the request itself.
@@ -190,6 +208,10 @@ static int set_option(struct options *o, int option, const char *text, struct sl
         return SL_OK;
     case OPT_THREADS:
         return sl_option_int("--threads", text, 1, 1024, &o->threads, e);
+    case OPT_DECODER:
+        return set_decoder(o, text, e);
+    case OPT_LANES:
+        return sl_option_int("--decode-lanes", text, 1, SL_LANES_MAX, &o->decode_lanes, e);
     case OPT_FORCE:
         o->force = 1;
         return SL_OK;
@@ -334,6 +356,10 @@ static int open_session(struct session *s, int argc, char **argv, struct sl_erro
     if (status == SL_ERR_MODEL_MISSING && !o->model_chosen) {
         sl_fail_at(e, "no model: give -m MODEL_DIR or set SCENELOG_MODEL");
     }
+    if (status == SL_OK && o->decoder == SL_DECODER_NVDEC &&
+        s->model.device->ops->native_context(s->model.device) == NULL) {
+        status = sl_fail(e, SL_ERR_USAGE, "--decoder nvdec: needs the model on a GPU; give --device cuda");
+    }
     s->rules = o->rules;
     if (status == SL_OK && o->rules.sampling.temperature > 0) { // drawn as the model's makers advise
         s->rules.sampling.top_p = s->model.config.generation.top_p;
@@ -394,6 +420,9 @@ static int index_file(struct session *s, const char *path, struct sl_error *e)
         .run = s->run,
         .force = o->force,
         .threads = (int)o->threads,
+        .decoder = o->decoder,
+        .decode_lanes = (int)o->decode_lanes,
+        .gpu_index = strncmp(o->device, "cuda:", 5) == 0 ? atoi(o->device + 5) : 0,
         .context = s,
         .interrupted = interrupted,
         .note = note,

@@ -23,6 +23,8 @@ struct sl_pipeline_progress {
     _Atomic int64_t events, generated_tokens, prompt_tokens;
 };
 
+enum sl_decoder { SL_DECODER_AUTO, SL_DECODER_CPU, SL_DECODER_NVDEC }; // auto: where the model runs
+
 struct sl_pipeline {
     struct sl_model *model;
     struct sl_eye *eye;
@@ -34,8 +36,11 @@ struct sl_pipeline {
     int64_t wall_start_us;   // of media time 0; SL_NO_TIME: none
     int wall_from_metadata;  // 1: wall_start_us is the creation time that the container states
     int64_t task, run;
-    int force;   // redo what is done
-    int threads; // decoder threads
+    int force;               // redo what is done
+    int threads;             // decoder threads
+    enum sl_decoder decoder; // where pictures are decoded
+    int decode_lanes;        // sessions that decode one file side by side; 0: as many as suit the decoder
+    int gpu_index;           // the ordinal of the model's device, if that is a GPU
     void *context;
     int (*interrupted)(void *context);                                   // any thread; nonzero: stop soon
     void (*note)(void *context, const char *text);                       // any thread; one line for people

@@ -2,6 +2,9 @@
 // First stage: which stretches of the media are still to be done, and their samples and holes in time order.
 #include <stdlib.h>
 
+#include "core/device.h"
+#include "src/lanes.h"
+#include "src/model.h"
 #include "src/stages.h"
 
 void sl_item_drop(void *pointer)
@@ -137,18 +140,10 @@ static int read_one(struct sl_run *run, struct sl_source *source, struct sl_erro
     return status;
 }
 
-void sl_reader_options(const struct sl_pipeline *job, struct sl_source_options *options)
+static int read_stretch(struct sl_run *run, const struct sl_stretch *stretch, const struct sl_source_options *decoder,
+                        struct sl_error *error)
 {
-    sl_source_defaults(options);
-    options->fps_num = job->rules->fps_num;
-    options->fps_den = job->rules->fps_den;
-    options->threads = job->threads;
-}
-
-static int read_stretch(struct sl_run *run, const struct sl_stretch *stretch, struct sl_error *error)
-{
-    struct sl_source_options options;
-    sl_reader_options(run->job, &options);
+    struct sl_source_options options = *decoder;
     options.from_us = stretch->from_us;
     options.to_us = stretch->to_us;
     options.interrupted = sl_run_must_stop;
@@ -167,10 +162,13 @@ void *sl_reader_thread(void *pointer)
 {
     struct sl_run *run = pointer;
     struct sl_error error = {0};
-    int status = SL_OK;
+    struct sl_lanes lanes;
+    struct sl_source_options options;
+    int status = sl_lanes_open(run->job, &lanes, &options, &error);
     for (int i = 0; i < run->stretch_count && status == SL_OK; i++) {
-        status = read_stretch(run, &run->stretches[i], &error);
+        status = read_stretch(run, &run->stretches[i], &options, &error);
     }
+    sl_lanes_close(&lanes);
     if (status != SL_OK && status != SL_ERR_INTERRUPTED) {
         sl_run_stop(run, &error);
     }

@@ -66,9 +66,6 @@ void sl_item_drop(void *item);
 // Which stretches are to be read. Before the threads start.
 int sl_reader_plan(struct sl_run *run, struct sl_error *error);
 
-// How the reader opens the media, but for the span and the callbacks: `bench` reads as it does.
-void sl_reader_options(const struct sl_pipeline *job, struct sl_source_options *options);
-
 // Threads; `run` is a struct sl_run.
 void *sl_reader_thread(void *run);
 void *sl_windower_thread(void *run);

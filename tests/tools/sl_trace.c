@@ -437,7 +437,7 @@ static int open_model(struct trace *t, struct sl_error *e)
     int status = sl_config_read(t->o.model_dir, &t->config, e);
     status = status == SL_OK ? sl_tokenizer_open(t->o.model_dir, &t->tokenizer, e) : status;
     status = status == SL_OK ? sl_weights_open(t->o.model_dir, &t->weights, e) : status;
-    status = status == SL_OK ? sl_model_open_device(t->o.device, (int)t->o.threads, &t->device, e) : status;
+    status = status == SL_OK ? sl_model_open_device(t->o.device, (int)t->o.threads, 0, &t->device, e) : status;
     return status == SL_OK ? t->device->ops->stream_create(t->device, &t->stream, e) : status;
 }
 

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "src/lanes.h"
+
+enum { NVDEC_LANES = 8 }; // Hopper has seven decoding engines
+
+static int wait_for_lane(void *context, int lane, struct sl_error *error)
+{
+    struct sl_lanes *lanes = context;
+    return lanes->ops->wait(lanes->stream[lane], error);
+}
+
+int sl_lanes_open(const struct sl_pipeline *job, struct sl_lanes *lanes, struct sl_source_options *options,
+                  struct sl_error *error)
+{
+    struct sl_device *device = job->model->device;
+    void *context = job->decoder != SL_DECODER_CPU ? device->ops->native_context(device) : NULL;
+    *lanes = (struct sl_lanes){.ops = device->ops};
+    sl_source_defaults(options);
+    options->fps_num = job->rules->fps_num;
+    options->fps_den = job->rules->fps_den;
+    options->threads = job->threads;
+    options->lanes = job->decode_lanes > 0 ? job->decode_lanes : context != NULL ? NVDEC_LANES : 1;
+    if (context == NULL) {
+        return SL_OK;
+    }
+    while (lanes->count < options->lanes) {
+        struct sl_stream **stream = &lanes->stream[lanes->count];
+        int status = device->ops->stream_create(device, stream, error);
+        if (status != SL_OK) {
+            return status;
+        }
+        lanes->native[lanes->count++] = device->ops->native_stream(*stream);
+    }
+    options->gpu = (struct sl_source_gpu){.context = context,
+                                          .streams = lanes->native,
+                                          .device_index = job->gpu_index,
+                                          .wait = wait_for_lane,
+                                          .ctx = lanes};
+    return SL_OK;
+}
+
+void sl_lanes_close(struct sl_lanes *lanes)
+{
+    for (int i = 0; i < lanes->count; i++) {
+        lanes->ops->stream_destroy(lanes->stream[i]);
+    }
+    lanes->count = 0;
+}
