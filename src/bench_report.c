@@ -61,6 +61,20 @@ static void print_machine(const struct sl_bench_figures *f)
     printf("load                 %.2f s, %.2f GB/s\n", f->load_s, ratio(f->weights_bytes, f->load_s) * 1e-9);
 }
 
+static void print_prefill(const struct sl_bench_figures *f, const char *kind, int64_t tokens,
+                          const struct sl_spread *seconds, double flops)
+{
+    printf("prefill %-12s %" PRId64 " tokens ", kind, tokens);
+    if (seconds->median == 0) {
+        printf("do not fit\n");
+        return;
+    }
+    printf("in ");
+    print_ms(seconds);
+    printf(", %.5g tok/s", (double)tokens / seconds->median);
+    print_of_product(f, flops / seconds->median);
+}
+
 static void print_prompts(const struct sl_bench_figures *f)
 {
     if (f->parts & SL_BENCH_VISION) {
@@ -70,14 +84,8 @@ static void print_prompts(const struct sl_bench_figures *f)
         print_of_product(f, tower_flops(f));
     }
     if (f->parts & SL_BENCH_PREFILL) {
-        printf("prefill with vision  %" PRId64 " tokens in ", f->prefill_tokens);
-        print_ms(&f->prefill_s);
-        printf(", %.5g tok/s", ratio((double)f->prefill_tokens, f->prefill_s.median));
-        print_of_product(f, ratio(f->prefill_flops, f->prefill_s.median));
-        printf("prefill of text      %" PRId64 " tokens in ", f->text_tokens);
-        print_ms(&f->text_s);
-        printf(", %.5g tok/s", ratio((double)f->text_tokens, f->text_s.median));
-        print_of_product(f, ratio(f->text_flops, f->text_s.median));
+        print_prefill(f, "with vision", f->prefill_tokens, &f->prefill_s, f->prefill_flops);
+        print_prefill(f, "of text", f->text_tokens, &f->text_s, f->text_flops);
     }
 }
 
@@ -98,7 +106,7 @@ static void print_decoding(const struct sl_bench_figures *f)
 
 static void print_answers(const struct sl_bench_figures *f)
 {
-    if (f->parts & SL_BENCH_ANSWER) {
+    if (f->answer_s.median > 0) {
         printf("first token          after ");
         print_ms(&f->first_token_s);
         printf(", one pair of 1920x1080, %" PRId64 " tokens\nanswer of %d        in ", f->answer_prompt_tokens,

@@ -98,6 +98,7 @@ int sl_model_open_shape(const char *config_path, const char *tokenizer_dir, stru
 {
     *out = (struct sl_model){0};
     name_of_folder(config_path, out->name, sizeof out->name);
+    out->name[strcspn(out->name, ".")] = 0; // "2b"
     int status = sl_config_read_file(config_path, &out->config, error);
     if (status == SL_OK && tokenizer_dir != NULL) {
         status = sl_tokenizer_open(tokenizer_dir, &out->tokenizer, error);

@@ -77,6 +77,7 @@ struct client {
     int32_t got[MAX_IDS];
     float logprobs[MAX_IDS];
     size_t text_ends[MAX_IDS];
+    int64_t token_us[MAX_IDS];
     char text[8 * MAX_IDS], streamed[8 * MAX_IDS];
     size_t streamed_bytes;
 };
@@ -99,6 +100,7 @@ static void keep_answer(void *context, const struct sl_answer *answer)
         memcpy(c->got, answer->ids, n * sizeof *c->got);
         memcpy(c->logprobs, answer->logprobs, n * sizeof *c->logprobs);
         memcpy(c->text_ends, answer->text_ends, n * sizeof *c->text_ends);
+        memcpy(c->token_us, answer->token_us, n * sizeof *c->token_us);
     }
     memcpy(c->text, answer->text, answer->size_bytes);
     c->text[answer->size_bytes] = 0;
@@ -377,6 +379,37 @@ static void says_when_an_answer_was_closed_for_its_length(void **state)
         assert_int_equal(c->answer.finish, SL_FINISH_LENGTH);
         assert_non_null(strchr(c->text, '}'));
         forget(c);
+    }
+    close_model(&m);
+}
+
+// For measuring: neither an end of text nor the end of the grammar's object ends it.
+static void gives_an_answer_of_a_fixed_length(void **state)
+{
+    (void)state;
+    struct sl_answer_grammar rules = {.window_us = 2000000, .max_events = 1, .max_text_bytes = 1};
+    struct model m = open_model("a", options_of(2));
+    for (int bound = 0; bound < 2; bound++) {
+        struct client *free_to_end = ask(0, 5, 1, 200), *fixed = ask(0, 5, 1, 200);
+        free_to_end->request.sampling = (struct sl_sampling){.temperature = 30, .top_p = 1, .seed = 5};
+        free_to_end->request.grammar = bound ? &rules : NULL;
+        fixed->request.sampling = free_to_end->request.sampling;
+        fixed->request.grammar = free_to_end->request.grammar;
+        fixed->request.fixed_length = 1;
+        submit(&m, free_to_end);
+        submit(&m, fixed);
+        wait_for(free_to_end);
+        wait_for(fixed);
+        assert_int_equal(free_to_end->answer.finish, SL_FINISH_STOP);
+        assert_true(free_to_end->answer.generated_tokens < 200);
+        assert_int_equal(fixed->answer.finish, SL_FINISH_LENGTH);
+        assert_int_equal(fixed->answer.generated_tokens, 200);
+        for (int i = 1; i < 200; i++) {
+            assert_true(fixed->token_us[i] >= fixed->token_us[i - 1]);
+        }
+        assert_true(fixed->token_us[199] > fixed->token_us[0]);
+        forget(free_to_end);
+        forget(fixed);
     }
     close_model(&m);
 }
@@ -778,6 +811,7 @@ int main(void)
         cmocka_unit_test(streams_whole_characters),
         cmocka_unit_test(binds_answers_to_the_grammar),
         cmocka_unit_test(says_when_an_answer_was_closed_for_its_length),
+        cmocka_unit_test(gives_an_answer_of_a_fixed_length),
         cmocka_unit_test(bounds_thinking_and_keeps_it_out_of_the_text),
         cmocka_unit_test(answers_in_ids_without_a_tokenizer),
         cmocka_unit_test(answers_alike_alone_and_in_a_batch),
