@@ -11,6 +11,7 @@ int64_t sl_dtype_bytes(enum sl_dtype dtype)
     case SL_F16:
         return 2;
     case SL_U8:
+    case SL_F8E4M3:
         return 1;
     }
     return 0;
@@ -29,6 +30,8 @@ const char *sl_dtype_name(enum sl_dtype dtype)
         return "f16";
     case SL_U8:
         return "u8";
+    case SL_F8E4M3:
+        return "f8_e4m3";
     }
     return "?";
 }

@@ -18,7 +18,15 @@
 #include "core/error.h"
 #include "core/frame.h"
 
-enum sl_dtype { SL_F32, SL_BF16, SL_F16, SL_I32, SL_U8 };
+// SL_F8E4M3 (1 sign, 4 exponent, 3 fraction bits, no infinity) is a type of weights in files alone: a device computes
+// with value x scale in its own type.
+enum sl_dtype { SL_F32, SL_BF16, SL_F16, SL_I32, SL_U8, SL_F8E4M3 };
+
+enum {
+    SL_SCALE_BLOCK = 128,  // rows and columns of a matrix that share a scale
+    SL_MAX_EXPERTS = 1024, // of one layer
+    SL_MAX_TOP_K = 32      // experts that one row may be sent to
+};
 
 struct sl_tensor {
     void *data;
@@ -26,13 +34,17 @@ struct sl_tensor {
     int rank;          // 1..4
     int64_t shape[4];  // elements
     int64_t stride[4]; // elements; the last is always 1
+    // SL_F8E4M3 only, else NULL: what the values are multiplied by, f32, bf16 or f16, contiguous, one for each
+    // SL_SCALE_BLOCK x SL_SCALE_BLOCK block of the last two axes: [..., ceil(rows / 128), ceil(columns / 128)].
+    const struct sl_tensor *scale;
 };
 
 struct sl_device;
 struct sl_stream;
 struct sl_fence;
 struct sl_graph;
-struct sl_linear; // weights of a linear layer in the device's own form
+struct sl_linear;  // weights of a linear layer in the device's own form
+struct sl_experts; // weights of a layer's experts in the device's own form
 
 enum sl_epilogue {
     SL_EPILOGUE_NONE,
@@ -71,6 +83,21 @@ struct sl_ragged {
     struct sl_tensor position;   // [3, rows] i32: T, H, W
     int max_rows;                // the most rows of one sequence, known to the host
     int max_kv_length;           // the longest sequence, known to the host
+};
+
+// How the matrices of a layer's experts lie in a checkpoint. E experts, H hidden, M the size inside an expert. Gate
+// comes before up, half and half.
+enum sl_experts_layout {
+    SL_EXPERTS_INPUT_MAJOR,  // one gate_up [E, H, 2M], one down [E, M, H]: y = x W, as published
+    SL_EXPERTS_OUTPUT_MAJOR, // one gate_up [E, 2M, H], one down [E, H, M]: y = x W^T, as transformers 5 writes them
+    SL_EXPERTS_SEPARATE, // gate_up is 2E matrices [M, H]: gate and up of expert 0, of expert 1, ...; down E of [H, M]
+};
+
+// Host tensors as for linear_create.
+struct sl_experts_source {
+    enum sl_experts_layout layout;
+    int experts, hidden, intermediate; // E, H, M
+    const struct sl_tensor *gate_up, *down;
 };
 
 // How to draw one token. Copied at enqueue.
@@ -114,12 +141,17 @@ struct sl_device_ops {
     void (*copy)(struct sl_stream *stream, void *to, const void *from, int64_t size_bytes);
     void (*zero)(struct sl_stream *stream, void *to, int64_t size_bytes);
 
-    // Weights. Host tensors (f32, bf16, f16; contiguous) stay mapped as long as the result lives: a device may alias
-    // them. A linear is the rows of `parts` one under the other: y = x W^T + bias. `bias` may be NULL.
+    // Weights. Host tensors (f32, bf16, f16, f8 with its scale; contiguous) stay mapped as long as the result lives: a
+    // device may alias them. Only the data: what a `scale` points to is read before the call returns. A linear is the
+    // rows of `parts` one under the other: y = x W^T + bias. `bias` may be NULL.
     int (*linear_create)(struct sl_device *device, const struct sl_tensor *parts /* each [out_i, in] */, int n,
                          const struct sl_tensor *bias /* [sum of out_i] */, enum sl_dtype compute,
                          struct sl_linear **out, struct sl_error *error);
     void (*linear_destroy)(struct sl_linear *linear); // accepts NULL
+    // The experts of one layer. A device that aliases touches an expert's weights only when a row is sent to it.
+    int (*experts_create)(struct sl_device *device, const struct sl_experts_source *source, enum sl_dtype compute,
+                          struct sl_experts **out, struct sl_error *error);
+    void (*experts_destroy)(struct sl_experts *experts); // accepts NULL
     // A table or vector, converted to `dtype`. Free with weight_release.
     int (*weight_create)(struct sl_device *device, const struct sl_tensor *host, enum sl_dtype dtype,
                          struct sl_tensor *out, struct sl_error *error);
@@ -149,6 +181,16 @@ struct sl_device_ops {
                            const struct sl_tensor *norm /* [in] */, float eps,
                            const struct sl_tensor *normed /* [rows, in] */, const struct sl_linear *linear,
                            enum sl_epilogue epilogue, const struct sl_tensor *y /* [rows, out] */);
+    // Each row's top_k experts, most probable first (of equals, the lower index), and their weights: the softmax over
+    // all experts, in f32; with `normalise`, divided by the sum of those chosen.
+    void (*route)(struct sl_stream *stream, const struct sl_tensor *logits /* [rows, experts] f32 */, int normalise,
+                  const struct sl_tensor *expert /* [rows, top_k] i32 */,
+                  const struct sl_tensor *weight /* [rows, top_k] f32 */);
+    // y += sum over k of weight[k] * down_e(silu(gate_e x) * up_e x), e = expert[k], distinct in a row. Summed in f32,
+    // rounded once.
+    void (*experts)(struct sl_stream *stream, const struct sl_experts *experts,
+                    const struct sl_tensor *x /* [rows, H] */, const struct sl_tensor *expert /* [rows, top_k] i32 */,
+                    const struct sl_tensor *weight /* [rows, top_k] f32 */, const struct sl_tensor *y /* [rows, H] */);
     void (*layernorm)(struct sl_stream *stream, const struct sl_tensor *x /* [rows, n] */,
                       const struct sl_tensor *weight, const struct sl_tensor *bias, float eps,
                       const struct sl_tensor *y);
