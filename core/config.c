@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/device.h"
 #include "core/json.h"
 
 enum { MAX_JSON_BYTES = 32 << 20 };
@@ -65,8 +66,29 @@ static int check_string(const struct sl_json *json, const char *path, const char
             return SL_OK;
         }
     }
-    return sl_fail(error, json->status, "%s: %s is \"%s\": scenelog knows only \"%s\"", json->name, path, value,
-                   known[0]);
+    char list[256] = "";
+    for (size_t i = 0, used = 0; i < count && used < sizeof list; i++) {
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s\"%s\"", i > 0 ? " and " : "", known[i]);
+    }
+    return sl_fail(error, json->status, "%s: %s is \"%s\": scenelog knows only %s", json->name, path, value, list);
+}
+
+// The object at `where` has no key but those: another could change what the rest means.
+static int check_keys(const struct sl_json *json, const char *where, const char *const *known, size_t count,
+                      struct sl_error *error)
+{
+    const cJSON *object = NULL;
+    int rc = sl_json_object(json, where, &object, error);
+    for (const cJSON *item = rc == SL_OK ? object->child : NULL; item != NULL; item = item->next) {
+        size_t i = 0;
+        while (i < count && strcmp(item->string, known[i]) != 0) {
+            i++;
+        }
+        if (i == count && !cJSON_IsNull(item)) {
+            return sl_fail(error, json->status, "%s: %s.%s is not known", json->name, where, item->string);
+        }
+    }
+    return rc;
 }
 
 static int check_int(const struct sl_json *json, const char *path, int expected, struct sl_error *error)
@@ -99,30 +121,69 @@ static int read_positive(const struct sl_json *json, const char *path, double mo
 
 // ---- config.json
 
-static int check_kind(const struct sl_json *json, struct sl_error *error)
+// *sparse: the file describes a mixture of experts.
+static int check_kind(const struct sl_json *json, int *sparse, struct sl_error *error)
 {
-    static const char *const model[] = {"qwen3_vl"}, *const text[] = {"qwen3_vl_text"};
+    static const char *const model[] = {"qwen3_vl", "qwen3_vl_moe"};
+    static const char *const text[] = {"qwen3_vl_text"}, *const sparse_text[] = {"qwen3_vl_moe_text"};
     static const char *const vision[] = {"qwen3_vl", "qwen3_vl_vision"};
-    static const char *const absent[] = {"quantization_config", "text_config.quantization_config",
-                                         "text_config.num_experts", "text_config.sliding_window"};
-    const cJSON *type = sl_json_find(json, "model_type");
-    if (cJSON_IsString(type) && strcmp(type->valuestring, "qwen3_vl_moe") == 0) {
-        return sl_fail(error, json->status,
-                       "%s: model_type is \"qwen3_vl_moe\": mixture-of-experts models are not supported yet",
-                       json->name);
+    static const char *const sparse_vision[] = {"qwen3_vl_moe", "qwen3_vl_moe_vision"};
+    static const char *const absent[] = {"text_config.quantization_config", "text_config.sliding_window",
+                                         "text_config.num_experts", "text_config.num_local_experts"};
+    int rc = check_string(json, "model_type", model, 2, 0, error);
+    if (rc < 0) {
+        return rc;
     }
-    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
+    *sparse = strcmp(sl_json_find(json, "model_type")->valuestring, model[1]) == 0;
+    for (size_t i = 0; i < (*sparse ? 2 : 4); i++) {
         if (sl_json_find(json, absent[i]) != NULL) {
-            return sl_fail(error, json->status, "%s: %s is not supported: use the bf16 checkpoint of a dense model",
-                           json->name, absent[i]);
+            return sl_fail(error, json->status, "%s: %s is not supported in a model of type \"%s\"", json->name,
+                           absent[i], model[*sparse]);
         }
     }
-    int rc = check_string(json, "model_type", model, 1, 0, error);
+    rc = check_string(json, "text_config.model_type", *sparse ? sparse_text : text, 1, 1, error);
     if (rc == SL_OK) {
-        rc = check_string(json, "text_config.model_type", text, 1, 1, error);
+        rc = check_string(json, "vision_config.model_type", *sparse ? sparse_vision : vision, 2, 1, error);
+    }
+    return rc;
+}
+
+// The published FP8 checkpoints. Which layers are converted is not read here: each tensor's type says so.
+static int read_quantization(const struct sl_json *json, int *fp8, struct sl_error *error)
+{
+    static const char where[] = "quantization_config";
+    static const char *const method[] = {"fp8"}, *const format[] = {"e4m3"}, *const activation[] = {"dynamic"};
+    static const char *const scale[] = {"float"};
+    static const char *const keys[] = {
+        "quant_method",           "fmt",       "activation_scheme",  "weight_block_size", "ignored_layers",
+        "modules_to_not_convert", "scale_fmt", "modules_to_convert", "dequantize",        "expert_dtype"};
+    int block[2] = {0}, count = 0;
+    *fp8 = sl_json_find(json, where) != NULL;
+    if (!*fp8) {
+        return SL_OK;
+    }
+    int rc = check_string(json, "quantization_config.quant_method", method, 1, 0, error);
+    if (rc == SL_OK) {
+        rc = check_keys(json, where, keys, sizeof keys / sizeof *keys, error);
     }
     if (rc == SL_OK) {
-        rc = check_string(json, "vision_config.model_type", vision, 2, 1, error);
+        rc = check_string(json, "quantization_config.fmt", format, 1, 1, error);
+    }
+    if (rc == SL_OK) {
+        rc = check_string(json, "quantization_config.activation_scheme", activation, 1, 1, error);
+    }
+    if (rc == SL_OK) {
+        rc = check_string(json, "quantization_config.scale_fmt", scale, 1, 1, error);
+    }
+    if (rc == SL_OK) {
+        rc = check_string(json, "quantization_config.expert_dtype", method, 1, 1, error);
+    }
+    if (rc == SL_OK) {
+        rc = sl_json_ints(json, "quantization_config.weight_block_size", 2, 2, block, &count, error);
+    }
+    if (rc == SL_OK && (block[0] != SL_SCALE_BLOCK || block[1] != SL_SCALE_BLOCK)) {
+        rc = sl_fail(error, json->status, "%s: %s.weight_block_size is [%d, %d]: scenelog knows only [%d, %d]",
+                     json->name, where, block[0], block[1], SL_SCALE_BLOCK, SL_SCALE_BLOCK);
     }
     return rc;
 }
@@ -199,18 +260,7 @@ static int find_rope(const struct sl_json *json, const char **where, struct sl_e
     if (parameters && scaling) {
         return sl_fail(error, json->status, "%s: has both rope_parameters and rope_scaling in text_config", json->name);
     }
-    const cJSON *rope = NULL;
-    int rc = sl_json_object(json, *where, &rope, error);
-    for (const cJSON *item = rc == SL_OK ? rope->child : NULL; item != NULL; item = item->next) {
-        size_t i = 0, count = sizeof known / sizeof *known;
-        while (i < count && strcmp(item->string, known[i]) != 0) {
-            i++;
-        }
-        if (i == count && !cJSON_IsNull(item)) {
-            return sl_fail(error, json->status, "%s: %s.%s is not known", json->name, *where, item->string);
-        }
-    }
-    return rc;
+    return check_keys(json, *where, known, sizeof known / sizeof *known, error);
 }
 
 // "where.key", or the key alone at top level.
@@ -322,20 +372,75 @@ static int read_tied(const struct sl_json *json, int *tied, struct sl_error *err
     return rc;
 }
 
-static int read_text(const struct sl_json *json, struct sl_text_config *t, struct sl_error *error)
+// The layers in mlp_only_layers are dense, and of the others all but every decoder_sparse_step-th.
+static int read_sparse_layers(const struct sl_json *json, struct sl_text_config *t, struct sl_error *error)
+{
+    static const char path[] = "text_config.mlp_only_layers";
+    int dense[SL_MAX_LAYERS], count = 0;
+    int64_t step = 0;
+    int rc = sl_json_int(json, "text_config.decoder_sparse_step", 1, SL_MAX_LAYERS, &step, error);
+    for (int i = 0; rc == SL_OK && i < t->layers; i++) {
+        t->sparse[i] = (i + 1) % step == 0;
+    }
+    if (rc == SL_OK && sl_json_find(json, path) != NULL) {
+        rc = sl_json_ints(json, path, 0, SL_MAX_LAYERS, dense, &count, error);
+    }
+    for (int i = 0; rc == SL_OK && i < count; i++) {
+        if (dense[i] < 0 || dense[i] >= t->layers) {
+            return sl_fail(error, json->status, "%s: %s names layer %d of %d", json->name, path, dense[i], t->layers);
+        }
+        t->sparse[dense[i]] = 0;
+    }
+    return rc;
+}
+
+static int read_experts(const struct sl_json *json, struct sl_text_config *t, struct sl_error *error)
+{
+    // transformers 5 writes the other name.
+    const char *experts = sl_json_find(json, "text_config.num_local_experts") != NULL ? "text_config.num_local_experts"
+                                                                                      : "text_config.num_experts";
+    const struct int_field fields[] = {
+        {experts, 1, SL_MAX_EXPERTS, &t->experts},
+        {"text_config.num_experts_per_tok", 1, SL_MAX_TOP_K, &t->experts_per_token},
+        {"text_config.moe_intermediate_size", 1, 1 << 18, &t->expert_intermediate},
+    };
+    int rc = read_ints(json, fields, sizeof fields / sizeof *fields, error);
+    if (rc == SL_OK && t->experts_per_token > t->experts) {
+        rc = sl_fail(error, json->status, "%s: text_config: %d experts a token of %d experts", json->name,
+                     t->experts_per_token, t->experts);
+    }
+    // The model's class in transformers does not have this key: it normalises always, as the published files say.
+    t->normalise_routing = 1;
+    if (rc == SL_OK && sl_json_find(json, "text_config.norm_topk_prob") != NULL) {
+        rc = sl_json_bool(json, "text_config.norm_topk_prob", &t->normalise_routing, error);
+    }
+    return rc == SL_OK ? read_sparse_layers(json, t, error) : rc;
+}
+
+// intermediate_size stands in every file, and means something where a layer is dense.
+static int read_feed_forward(const struct sl_json *json, int sparse, struct sl_text_config *t, struct sl_error *error)
+{
+    const struct int_field dense = {"text_config.intermediate_size", 1, 1 << 20, &t->intermediate};
+    int rc = sparse ? read_experts(json, t, error) : SL_OK;
+    return rc < 0 || memchr(t->sparse, 0, (size_t)t->layers) == NULL ? rc : read_ints(json, &dense, 1, error);
+}
+
+static int read_text(const struct sl_json *json, int sparse, struct sl_text_config *t, struct sl_error *error)
 {
     static const char *const act[] = {"silu"};
     double eps = 0;
     const struct int_field fields[] = {
         {"text_config.vocab_size", 1, 1 << 24, &t->vocab},
         {"text_config.hidden_size", 1, 1 << 16, &t->hidden},
-        {"text_config.num_hidden_layers", 1, 1024, &t->layers},
+        {"text_config.num_hidden_layers", 1, SL_MAX_LAYERS, &t->layers},
         {"text_config.num_attention_heads", 1, 1 << 10, &t->heads},
         {"text_config.num_key_value_heads", 1, 1 << 10, &t->kv_heads},
         {"text_config.head_dim", 2, 1 << 10, &t->head_dim}, // hidden / heads is wrong for most sizes
-        {"text_config.intermediate_size", 1, 1 << 20, &t->intermediate},
     };
     int rc = read_ints(json, fields, sizeof fields / sizeof *fields, error);
+    if (rc == SL_OK) {
+        rc = read_feed_forward(json, sparse, t, error);
+    }
     if (rc == SL_OK) {
         rc = sl_json_int(json, "text_config.max_position_embeddings", 1, 1 << 30, &t->max_positions, error);
     }
@@ -382,12 +487,16 @@ static int read_eos(const struct sl_json *json, const char *path, struct sl_gene
 
 static int read_config(const struct sl_json *json, struct sl_model_config *out, struct sl_error *error)
 {
-    int rc = check_kind(json, error);
+    int sparse = 0;
+    int rc = check_kind(json, &sparse, error);
+    if (rc == SL_OK) {
+        rc = read_quantization(json, &out->fp8, error);
+    }
     if (rc == SL_OK) {
         rc = read_vision(json, &out->vision, error);
     }
     if (rc == SL_OK) {
-        rc = read_text(json, &out->text, error);
+        rc = read_text(json, sparse, &out->text, error);
     }
     if (rc == SL_OK) {
         rc = read_tied(json, &out->text.tied, error);

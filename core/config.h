@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 
-enum { SL_MAX_DEEPSTACK = 8, SL_MAX_EOS = 8 };
+enum { SL_MAX_DEEPSTACK = 8, SL_MAX_EOS = 8, SL_MAX_LAYERS = 1024 };
 
 struct sl_vision_config {
     int depth, hidden, heads, intermediate, out_hidden;
@@ -22,7 +22,12 @@ struct sl_vision_config {
 };
 
 struct sl_text_config {
-    int vocab, hidden, layers, heads, kv_heads, head_dim, intermediate;
+    int vocab, hidden, layers, heads, kv_heads, head_dim;
+    int intermediate; // of the dense feed-forward; 0 where every layer is sparse
+    int experts;      // 0: every layer is dense; else the next four hold
+    int experts_per_token, expert_intermediate;
+    int normalise_routing;         // the weights of a token's experts are divided by their sum
+    uint8_t sparse[SL_MAX_LAYERS]; // 1: the layer's feed-forward is a mixture of experts
     float rms_eps;
     double rope_theta;
     int mrope_section[3]; // rotary pairs of T, H, W; interleaved
@@ -54,6 +59,7 @@ struct sl_model_config {
     struct sl_generation_config generation;
     int image_token, video_token, vision_start, vision_end; // ids
     int thinking;                                           // the chat template opens <think>
+    int fp8; // weights may be SL_F8E4M3 with block scales; which are, the tensors say
 };
 
 // Reads the folder's json files. Only config.json must be there; the published values stand in for absent

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bfloat16 and IEEE binary16 to and from binary32, in plain C: to 16 bits by rounding to nearest, ties to even; what is
-// too large becomes infinity; NaN stays NaN. Any thread.
+// too large becomes infinity; NaN stays NaN. And from 8 bits (E4M3: bias 7, no infinity, the largest is 448). Any
+// thread.
 #ifndef SL_CORE_HALF_H
 #define SL_CORE_HALF_H
 
@@ -44,6 +45,15 @@ static inline float sl_f16_to_f32(uint16_t half)
         bits |= 0x7f800000;
     }
     return sl_f32_from_bits(bits | (uint32_t)(half & 0x8000) << 16);
+}
+
+static inline float sl_f8e4m3_to_f32(uint8_t byte)
+{
+    // As above: the biases differ by 120.
+    uint32_t magnitude = byte & 0x7f;
+    float value = sl_f32_from_bits(magnitude << 20) * 0x1p120f;
+    uint32_t bits = magnitude == 0x7f ? 0x7fc00000 : sl_f32_bits(value);
+    return sl_f32_from_bits(bits | (uint32_t)(byte & 0x80) << 24);
 }
 
 static inline uint16_t sl_f16_from_f32(float value)

@@ -39,7 +39,7 @@ struct type {
 
 static const struct type types[] = {
     {"F32", 32, 1, SL_F32}, {"BF16", 16, 1, SL_BF16}, {"F16", 16, 1, SL_F16}, {"I32", 32, 1, SL_I32},
-    {"U8", 8, 1, SL_U8},    {"BOOL", 8, 0, 0},        {"I8", 8, 0, 0},        {"F8_E4M3", 8, 0, 0},
+    {"U8", 8, 1, SL_U8},    {"BOOL", 8, 0, 0},        {"I8", 8, 0, 0},        {"F8_E4M3", 8, 1, SL_F8E4M3},
     {"F8_E5M2", 8, 0, 0},   {"F8_E8M0", 8, 0, 0},     {"I16", 16, 0, 0},      {"U16", 16, 0, 0},
     {"U32", 32, 0, 0},      {"I64", 64, 0, 0},        {"U64", 64, 0, 0},      {"F64", 64, 0, 0},
     {"C64", 64, 0, 0},      {"F4", 4, 0, 0},          {"F6_E2M3", 6, 0, 0},   {"F6_E3M2", 6, 0, 0},
@@ -63,6 +63,7 @@ struct entry {
     int64_t shape[MAX_RANK];
     int64_t begin, end; // bytes from data_start
     void *data;
+    struct sl_tensor scale; // of F8_E4M3, once required
 };
 
 struct sl_weights {
@@ -684,10 +685,15 @@ static void write_shape(char *to, size_t size, int rank, const int64_t *shape)
     }
 }
 
+static const char *path_of(const struct sl_weights *weights, const struct entry *entry)
+{
+    return weights->random ? "random weights" : weights->shards[entry->shard].path;
+}
+
 static int check_entry(const struct sl_weights *weights, const struct entry *entry, int rank, const int64_t *shape,
                        struct sl_error *error)
 {
-    const char *path = weights->random ? "random weights" : weights->shards[entry->shard].path;
+    const char *path = path_of(weights, entry);
     if (entry->rank != rank || memcmp(entry->shape, shape, (size_t)rank * sizeof *shape) != 0) {
         char have[160], want[160];
         write_shape(have, sizeof have, entry->rank, entry->shape);
@@ -695,16 +701,51 @@ static int check_entry(const struct sl_weights *weights, const struct entry *ent
         return sl_fail(error, SL_ERR_MODEL_SHAPE, "%s: tensor %s has shape %s, config.json needs %s", path, entry->name,
                        have, want);
     }
-    if (!entry->known || (entry->dtype != SL_F32 && entry->dtype != SL_BF16 && entry->dtype != SL_F16)) {
-        return sl_fail(error, SL_ERR_MODEL_SHAPE, "%s: tensor %s has type %s, needed is F32, BF16 or F16", path,
-                       entry->name, entry->type_name);
-    }
-    if ((uintptr_t)entry->data % (uintptr_t)sl_dtype_bytes(entry->dtype) != 0) {
+    if ((uintptr_t)entry->data % (uintptr_t)(entry->known ? sl_dtype_bytes(entry->dtype) : 1) != 0) {
         return sl_fail(error, SL_ERR_MODEL_FORMAT,
                        "%s: tensor %s at byte %" PRId64 " is not aligned to its type: save the checkpoint again", path,
                        entry->name, weights->shards[entry->shard].data_start + entry->begin);
     }
     return SL_OK;
+}
+
+static int check_float(const struct sl_weights *weights, const struct entry *entry, struct sl_error *error)
+{
+    if (!entry->known || (entry->dtype != SL_F32 && entry->dtype != SL_BF16 && entry->dtype != SL_F16)) {
+        return sl_fail(error, SL_ERR_MODEL_SHAPE, "%s: tensor %s has type %s, needed is F32, BF16 or F16",
+                       path_of(weights, entry), entry->name, entry->type_name);
+    }
+    return SL_OK;
+}
+
+// The scales of an F8 tensor: one for each block of its last two axes, whichever way round these are.
+static int find_scale(const struct sl_weights *weights, struct entry *entry, struct sl_error *error)
+{
+    char name[512];
+    int64_t shape[MAX_RANK];
+    if (entry->rank != 2 && entry->rank != 3) {
+        return sl_fail(error, SL_ERR_MODEL_SHAPE, "%s: tensor %s is %s with %d axes: scenelog knows it with 2 or 3",
+                       path_of(weights, entry), entry->name, entry->type_name, entry->rank);
+    }
+    snprintf(name, sizeof name, "%s_scale_inv", entry->name);
+    const struct entry *scale = find_entry(weights, name);
+    if (scale == NULL) {
+        return sl_fail(error, SL_ERR_MODEL_SHAPE, "%s: tensor %s is %s, and its scale %s is missing",
+                       path_of(weights, entry), entry->name, entry->type_name, name);
+    }
+    for (int i = 0; i < entry->rank; i++) {
+        int blocked = i >= entry->rank - 2;
+        shape[i] =
+            blocked ? entry->shape[i] / SL_SCALE_BLOCK + (entry->shape[i] % SL_SCALE_BLOCK != 0) : entry->shape[i];
+    }
+    int rc = check_entry(weights, scale, entry->rank, shape, error);
+    if (rc == SL_OK) {
+        rc = check_float(weights, scale, error);
+    }
+    if (rc == SL_OK) {
+        entry->scale = view(scale);
+    }
+    return rc;
 }
 
 int sl_weights_require(struct sl_weights *weights, const char *name, int rank, const int64_t *shape,
@@ -719,14 +760,19 @@ int sl_weights_require(struct sl_weights *weights, const char *name, int rank, c
             return rc;
         }
     }
-    const struct entry *entry = find_entry(weights, name);
+    struct entry *entry = find_entry(weights, name);
     if (entry == NULL) {
         return sl_fail(error, SL_ERR_MODEL_SHAPE, "%s: tensor %s is missing",
                        weights->shard_count == 1 ? weights->shards[0].path : "model.safetensors.index.json", name);
     }
+    int f8 = entry->known && entry->dtype == SL_F8E4M3;
     int rc = check_entry(weights, entry, rank, shape, error);
     if (rc == SL_OK) {
+        rc = f8 ? find_scale(weights, entry, error) : check_float(weights, entry, error);
+    }
+    if (rc == SL_OK) {
         *out = view(entry);
+        out->scale = f8 ? &entry->scale : NULL;
     }
     return rc;
 }

@@ -22,12 +22,13 @@ int sl_weights_random(enum sl_dtype dtype, uint64_t seed, struct sl_weights **ou
 
 void sl_weights_close(struct sl_weights *weights);
 
-// 1 and *out when the tensor exists, else 0. out->data is NULL when its type is none of enum sl_dtype. Random weights
-// have no tensor until it is required.
+// 1 and *out when the tensor exists, else 0. out->data is NULL when its type is none of enum sl_dtype; `scale` is not
+// filled in. Random weights have no tensor until it is required.
 int sl_weights_find(const struct sl_weights *weights, const char *name, struct sl_tensor *out);
 
 // The tensor with exactly this shape and a type of f32, bf16 or f16, else SL_ERR_MODEL_SHAPE naming file, tensor, both
-// shapes. One of five axes and more comes out as two: the first, and the product of the others.
+// shapes. Or f8, with its scale beside it as NAME_scale_inv, which is the weights' too. One of five axes and more comes
+// out as two: the first, and the product of the others.
 int sl_weights_require(struct sl_weights *weights, const char *name, int rank, const int64_t *shape,
                        struct sl_tensor *out, struct sl_error *error);
 
