@@ -3,7 +3,11 @@
 // rows, in the order in which it lies. A row's result does not depend on what other rows are there.
 #include "cpu/linear.h"
 
+#include <string.h>
+
 enum {
+    ACROSS_MAX = 256,     // columns of a w that lies across, that a thread takes at a time
+    ACROSS_ROWS = 8,      // rows of it that stream through the processor side by side
     CHUNK_MAX = 120,      // rows of w that a thread takes at a time; even: `dots` takes two
     CHUNK_MIN = 24,       //
     CHUNK_BYTES = 400000, // what stays in the second-level cache from one group of x rows to the next
@@ -33,6 +37,43 @@ static void chunk(const struct cpu_product *p, int64_t first, int64_t count)
     p->kernels->finish_rows(&p->finish, c[0], up[0], CHUNK_MAX, 0, p->rows, first, count);
 }
 
+// x [rows, in] against columns [first, first + count) of a w that lies across: c[x row][column]. Rows of w are scaled
+// and added as they come from memory.
+static void sums(const struct cpu_product *p, const float *x, int64_t first, int64_t count, float *c)
+{
+    static const float one[CPU_DOTS] = {1, 1, 1, 1, 1, 1, 1, 1};
+    const struct cpu_linear_part *part = p->linear->part;
+    const char *w = part->data + first * (p->bf16 ? 2 : 4), *row[ACROSS_ROWS];
+    memset(c, 0, (size_t)(p->rows * count) * sizeof *c);
+    for (int64_t i = 0; i < part->rows; i += ACROSS_ROWS) {
+        int64_t n = part->rows - i < ACROSS_ROWS ? part->rows - i : ACROSS_ROWS;
+        for (int64_t k = 0; k < n; k++) {
+            row[k] = w + (i + k) * part->stride_bytes;
+        }
+        for (int64_t j = 0; j < p->rows; j += CPU_DOTS) {
+            int64_t m = p->rows - j < CPU_DOTS ? p->rows - j : CPU_DOTS;
+            p->kernels->combine(p->bf16, n, row, x + j * p->k + i, p->k, (int)m, one, count, c + j * count);
+        }
+    }
+}
+
+static void chunk_across(const struct cpu_product *p, const float *x, int64_t first, int64_t count)
+{
+    float c[CPU_FEW * ACROSS_MAX], up[CPU_FEW * ACROSS_MAX];
+    sums(p, x, first, count, c);
+    if (p->gated) {
+        sums(p, x, p->columns + first, count, up);
+    }
+    p->kernels->finish_rows(&p->finish, c, up, count, 0, p->rows, first, count);
+}
+
+// Long stretches of w's rows, as far as that leaves something for each thread.
+static int64_t across_columns(const struct cpu_product *p, int threads)
+{
+    int64_t columns = ((p->columns + threads - 1) / threads + CPU_LANES - 1) / CPU_LANES * CPU_LANES;
+    return columns > ACROSS_MAX ? ACROSS_MAX : columns;
+}
+
 static int64_t chunk_rows(const struct cpu_product *p, int threads)
 {
     int64_t fitting = p->rows > CPU_DOTS ? CHUNK_BYTES / (p->k * (p->bf16 ? 2 : 4)) : CHUNK_MAX;
@@ -43,6 +84,7 @@ static int64_t chunk_rows(const struct cpu_product *p, int threads)
 
 struct few {
     const struct cpu_product *product;
+    const float *x; // of a w that lies across: f32
     int64_t step;
 };
 
@@ -50,15 +92,34 @@ static void chunk_task(void *pointer, int64_t index, int worker)
 {
     (void)worker;
     const struct few *few = pointer;
-    int64_t first = index * few->step, left = few->product->columns - first;
-    chunk(few->product, first, left < few->step ? left : few->step);
+    int64_t first = index * few->step, left = few->product->columns - first,
+            count = left < few->step ? left : few->step;
+    if (few->x) {
+        chunk_across(few->product, few->x, first, count);
+    } else {
+        chunk(few->product, first, count);
+    }
+}
+
+// The rows of x as f32, NULL when there is no memory.
+static const float *widened(struct sl_stream *stream, const struct cpu_product *p)
+{
+    float *x = cpu_scratch(stream, CPU_SLOT_A, p->rows * p->k * 4);
+    for (int64_t i = 0; x && i < p->rows; i++) {
+        p->kernels->to_f32(p->x + i * p->x_stride_bytes, p->bf16 ? SL_BF16 : SL_F32, p->k, x + i * p->k);
+    }
+    return x;
 }
 
 void cpu_product_few(struct sl_stream *stream, const struct cpu_product *product)
 {
     int64_t columns = product->columns;
     int threads = cpu_threads(stream, product->linear->out * product->k * (product->rows + 3) / 64);
-    int64_t step = chunk_rows(product, threads);
-    struct few job = {.product = product, .step = step};
-    cpu_loop(stream, threads, (columns + step - 1) / step, chunk_task, &job);
+    int across = product->linear->across;
+    struct few job = {.product = product,
+                      .x = across ? widened(stream, product) : NULL,
+                      .step = across ? across_columns(product, threads) : chunk_rows(product, threads)};
+    if (!across || job.x) {
+        cpu_loop(stream, threads, (columns + job.step - 1) / job.step, chunk_task, &job);
+    }
 }

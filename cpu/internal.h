@@ -40,7 +40,7 @@ struct cpu_device {
 };
 
 // Buffers of a stream that may be in use at the same time.
-enum cpu_slot { CPU_SLOT_A, CPU_SLOT_B, CPU_SLOT_C, CPU_SLOT_D, CPU_SLOT_ROPE, CPU_SLOTS };
+enum cpu_slot { CPU_SLOT_A, CPU_SLOT_B, CPU_SLOT_C, CPU_SLOT_D, CPU_SLOT_EXPERTS, CPU_SLOT_ROPE, CPU_SLOTS };
 
 struct sl_stream {
     struct cpu_device *device;

@@ -64,7 +64,7 @@ struct cpu_kernels {
     // pairs[i][c] = (v[2i][c], v[2i+1][c]), a missing last row as 0: what `product` takes as w.
     void (*pair_rows)(int64_t n, const char *const *v, int64_t d, uint32_t *pairs);
 
-    void (*to_f32)(const void *from, enum sl_dtype type, int64_t n, float *to); // from f32, bf16, f16
+    void (*to_f32)(const void *from, enum sl_dtype type, int64_t n, float *to); // from f32, bf16, f16, f8
     void (*from_f32)(const float *from, int64_t n, int bf16, void *to);
     void (*add_scaled)(const float *x, float by, int64_t n, float *y); // y += x * by
     void (*layernorm)(const float *x, const float *weight, const float *bias, float eps, int64_t n, float *y);

@@ -10,6 +10,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/half.h"
+
 #define INLINE static inline __attribute__((always_inline, unused)) TARGET
 #define KERNEL static TARGET
 #ifdef __clang__
@@ -738,6 +740,13 @@ KERNEL void to_f32(const void *from, enum sl_dtype type, int64_t n, float *to)
         const uint16_t *h = from;
         for (int64_t i = 0; i < n; i++) {
             to[i] = half_to_float(h[i]);
+        }
+        return;
+    }
+    if (type == SL_F8E4M3) {
+        const uint8_t *byte = from;
+        for (int64_t i = 0; i < n; i++) {
+            to[i] = sl_f8e4m3_to_f32(byte[i]);
         }
         return;
     }

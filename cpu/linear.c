@@ -9,6 +9,20 @@
 
 // --- weights ---
 
+static void scale_row(const struct cpu_device *cpu, const struct sl_tensor *from, int64_t row, float *values)
+{
+    int64_t columns = from->shape[1], blocks = from->scale->shape[1];
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t first = b * SL_SCALE_BLOCK, end = first + SL_SCALE_BLOCK < columns ? first + SL_SCALE_BLOCK : columns;
+        int64_t at = (row / SL_SCALE_BLOCK * blocks + b) * sl_dtype_bytes(from->scale->dtype);
+        float scale;
+        cpu->kernels->to_f32((const char *)from->scale->data + at, from->scale->dtype, 1, &scale);
+        for (int64_t i = first; i < end; i++) {
+            values[i] *= scale;
+        }
+    }
+}
+
 // Rows of `from` as `dtype`, with room for a padded last value; NULL when there is no memory.
 static void *converted(const struct cpu_device *cpu, const struct sl_tensor *from, int64_t rows, int64_t columns,
                        enum sl_dtype dtype, int64_t stride_bytes)
@@ -25,15 +39,20 @@ static void *converted(const struct cpu_device *cpu, const struct sl_tensor *fro
         char *target = to + i * stride_bytes;
         memset(target, 0, (size_t)stride_bytes);
         cpu->kernels->to_f32(source, from->dtype, columns, row);
+        if (from->scale) {
+            scale_row(cpu, from, i, row);
+        }
         cpu->kernels->from_f32(row, columns, dtype == SL_BF16, target);
     }
     free(row);
     return to;
 }
 
-static int is_float(enum sl_dtype dtype)
+// A matrix of f8 has scales, nothing else has.
+static int is_weight(const struct sl_tensor *t)
 {
-    return dtype == SL_F32 || dtype == SL_BF16 || dtype == SL_F16;
+    return t->dtype == SL_F32 || t->dtype == SL_BF16 || t->dtype == SL_F16 ||
+           (t->dtype == SL_F8E4M3 && t->rank == 2 && t->scale);
 }
 
 static int own(struct cpu_device *cpu, void *data)
@@ -55,10 +74,11 @@ int cpu_weight_create(struct sl_device *device, const struct sl_tensor *host, en
 {
     struct cpu_device *cpu = (struct cpu_device *)device;
     *out = *host;
+    out->scale = NULL;
     if (dtype == host->dtype) {
         return SL_OK;
     }
-    if (!is_float(host->dtype) || (dtype != SL_F32 && dtype != SL_BF16)) {
+    if (!is_weight(host) || (dtype != SL_F32 && dtype != SL_BF16)) {
         return sl_fail(error, SL_ERR_INTERNAL, "weight_create: no conversion from %s to %s", sl_dtype_name(host->dtype),
                        sl_dtype_name(dtype));
     }
@@ -98,20 +118,20 @@ void cpu_weight_release(struct sl_device *device, struct sl_tensor *weight)
 
 // --- linear layers ---
 
-static int part_create(const struct cpu_device *cpu, const struct sl_tensor *from, enum sl_dtype compute,
+static int part_create(const struct cpu_device *cpu, const struct sl_tensor *from, int across, enum sl_dtype compute,
                        struct cpu_linear_part *part)
 {
-    int64_t in = from->shape[1];
+    int64_t columns = from->shape[1];
     part->rows = from->shape[0];
     part->data = from->data;
-    part->stride_bytes = in * sl_dtype_bytes(compute);
+    part->stride_bytes = columns * sl_dtype_bytes(compute);
     // A pair must not end in the next row, nor beyond the file.
-    int padded = compute == SL_BF16 && in % 2;
+    int padded = compute == SL_BF16 && columns % 2 && !across;
     if (from->dtype == compute && !padded) {
         return 1;
     }
     part->stride_bytes += padded ? 2 : 0;
-    part->owned = converted(cpu, from, part->rows, in, compute, part->stride_bytes);
+    part->owned = converted(cpu, from, part->rows, columns, compute, part->stride_bytes);
     part->data = part->owned;
     return part->owned != NULL;
 }
@@ -120,23 +140,23 @@ static int is_right(const struct sl_tensor *parts, int n, const struct sl_tensor
 {
     int64_t out = 0;
     for (int i = 0; i < n; i++) {
-        if (parts[i].rank != 2 || parts[i].shape[1] != parts[0].shape[1] || !is_float(parts[i].dtype)) {
+        if (parts[i].rank != 2 || parts[i].shape[1] != parts[0].shape[1] || !is_weight(&parts[i])) {
             return 0;
         }
         out += parts[i].shape[0];
     }
     return n > 0 && (compute == SL_F32 || compute == SL_BF16) &&
-           (!bias || (is_float(bias->dtype) && sl_tensor_elements(bias) == out));
+           (!bias || (is_weight(bias) && sl_tensor_elements(bias) == out));
 }
 
 static int fill(const struct cpu_device *cpu, struct sl_linear *linear, const struct sl_tensor *parts,
                 const struct sl_tensor *bias)
 {
     for (int i = 0; i < linear->n; i++) {
-        if (!part_create(cpu, &parts[i], linear->compute, &linear->part[i])) {
+        if (!part_create(cpu, &parts[i], linear->across, linear->compute, &linear->part[i])) {
             return 0;
         }
-        linear->out += parts[i].shape[0];
+        linear->out += parts[i].shape[linear->across];
     }
     if (bias) {
         linear->bias = malloc((size_t)linear->out * sizeof *linear->bias);
@@ -148,6 +168,24 @@ static int fill(const struct cpu_device *cpu, struct sl_linear *linear, const st
     return 1;
 }
 
+struct sl_linear *cpu_linear_make(const struct cpu_device *cpu, const struct sl_tensor *parts, int n, int across,
+                                  const struct sl_tensor *bias, enum sl_dtype compute)
+{
+    struct sl_linear *linear = calloc(1, sizeof *linear + (size_t)n * sizeof *linear->part);
+    if (!linear) {
+        return NULL;
+    }
+    linear->compute = compute;
+    linear->across = across;
+    linear->in = parts[0].shape[!across];
+    linear->n = n;
+    if (!fill(cpu, linear, parts, bias)) {
+        cpu_linear_destroy(linear);
+        return NULL;
+    }
+    return linear;
+}
+
 int cpu_linear_create(struct sl_device *device, const struct sl_tensor *parts, int n, const struct sl_tensor *bias,
                       enum sl_dtype compute, struct sl_linear **out, struct sl_error *error)
 {
@@ -155,18 +193,8 @@ int cpu_linear_create(struct sl_device *device, const struct sl_tensor *parts, i
     if (!is_right(parts, n, bias, compute)) {
         return sl_fail(error, SL_ERR_INTERNAL, "linear_create: parts, bias and type do not fit together");
     }
-    struct sl_linear *linear = calloc(1, sizeof *linear + (size_t)n * sizeof *linear->part);
-    if (linear) {
-        linear->compute = compute;
-        linear->in = parts[0].shape[1];
-        linear->n = n;
-        if (fill((const struct cpu_device *)device, linear, parts, bias)) {
-            *out = linear;
-            return SL_OK;
-        }
-    }
-    cpu_linear_destroy(linear);
-    return sl_fail(error, SL_ERR_MEMORY, "out of memory: the weights of a linear layer");
+    *out = cpu_linear_make((const struct cpu_device *)device, parts, n, 0, bias, compute);
+    return *out ? SL_OK : sl_fail(error, SL_ERR_MEMORY, "out of memory: the weights of a linear layer");
 }
 
 void cpu_linear_destroy(struct sl_linear *linear)
@@ -229,8 +257,9 @@ static int fits(const struct sl_linear *linear, const struct sl_tensor *x, int g
            (!residual || (residual->shape[0] == y->shape[0] && residual->shape[1] == y->shape[1]));
 }
 
-static void multiply(struct sl_stream *stream, const struct sl_linear *linear, const struct sl_tensor *x,
-                     enum sl_epilogue epilogue, const struct sl_tensor *residual, const struct sl_tensor *y)
+void cpu_linear_multiply(struct sl_stream *stream, const struct sl_linear *linear, const struct sl_tensor *x,
+                         enum sl_epilogue epilogue, const struct sl_tensor *residual, int own_kernels,
+                         const struct sl_tensor *y)
 {
     int gated = epilogue == SL_EPILOGUE_SILU_GATE, bf16 = linear->compute == SL_BF16;
     if (!fits(linear, x, gated, residual, y)) {
@@ -261,7 +290,7 @@ static void multiply(struct sl_stream *stream, const struct sl_linear *linear, c
     }
     if (product.rows <= CPU_FEW) {
         cpu_product_few(stream, &product);
-    } else if (stream->device->onednn) {
+    } else if (stream->device->onednn && !own_kernels) {
         cpu_product_onednn(stream, &product);
     } else {
         cpu_product_many(stream, &product);
@@ -272,7 +301,7 @@ void cpu_linear(struct sl_stream *stream, const struct sl_linear *linear, const 
                 enum sl_epilogue epilogue, const struct sl_tensor *residual, const struct sl_tensor *y)
 {
     if (cpu_begin(stream)) {
-        multiply(stream, linear, x, epilogue, residual, y);
+        cpu_linear_multiply(stream, linear, x, epilogue, residual, 0, y);
         cpu_end(stream);
     }
 }

@@ -3,6 +3,8 @@
 // matrix multiplication" (2008), with the parts changed: here x is packed, and w, which is larger and stays, is not.
 #include "cpu/linear.h"
 
+#include <string.h>
+
 enum {
     STEPS = 128,     // inner block: a panel of it stays in the first-level cache
     W_ROWS = 288,    // w rows of a block; with the partial results they stay in the second-level cache
@@ -19,6 +21,7 @@ struct plan {
     int64_t w_rows; // of a block; of both halves together when gated
     const float *packed;
     float *results;  // of each worker, one block
+    float *laid;     // of each worker, STEPS of a w that lies across; NULL otherwise
     int64_t columns; // of y in a block
     int64_t down;    // blocks of x rows
 };
@@ -44,24 +47,68 @@ static void pack(const struct plan *plan, int64_t panel)
                      (float *)panel_at(plan, panel));
 }
 
+// Steps [s, s + steps) of columns [column, column + columns) of a w that lies across, one step's columns side by side.
+static void lay(const struct cpu_product *p, int64_t column, int64_t columns, int64_t s, int64_t steps, float *to)
+{
+    const struct cpu_linear_part *part = p->linear->part;
+    int64_t in_step = p->bf16 ? 2 : 1, first = s * in_step, rows = steps * in_step;
+    const char *row[2 * STEPS];
+    rows = rows < part->rows - first ? rows : part->rows - first;
+    for (int64_t i = 0; i < rows; i++) {
+        row[i] = part->data + (first + i) * part->stride_bytes + column * (p->bf16 ? 2 : 4);
+    }
+    if (p->bf16) {
+        p->kernels->pair_rows(rows, row, columns, (uint32_t *)to);
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        memcpy(to + i * columns, row[i], (size_t)columns * sizeof *to);
+    }
+}
+
+// The same for both halves, and where w's rows are then.
+static void lay_block(const struct plan *plan, int64_t column, int64_t columns, int64_t s, int64_t steps, float *to,
+                      const char **w)
+{
+    const struct cpu_product *p = plan->p;
+    for (int half = 0; half < (p->gated ? 2 : 1); half++) {
+        float *at = to + half * STEPS * columns;
+        lay(p, half * p->columns + column, columns, s, steps, at);
+        for (int64_t i = 0; i < columns; i++) {
+            w[half * columns + i] = (const char *)(at + i);
+        }
+    }
+}
+
+static void row_addresses(const struct cpu_product *p, int64_t column, int64_t columns, const char **w)
+{
+    cpu_linear_rows(p->linear, column, columns, w);
+    if (p->gated) {
+        cpu_linear_rows(p->linear, p->columns + column, columns, w + columns);
+    }
+}
+
 // One block of y: w rows of columns [column, column + columns), x rows [x_row, x_row + plan->x_rows).
-static void block(const struct plan *plan, int64_t column, int64_t columns, int64_t x_row, float *c)
+static void block(const struct plan *plan, int64_t column, int64_t columns, int64_t x_row, float *c, float *laid)
 {
     const struct cpu_product *p = plan->p;
     const char *w[2 * W_ROWS];
     int64_t n = p->gated ? 2 * columns : columns, ldc = plan->x_rows, lanes = p->kernels->lanes;
     int64_t x_end = x_row + plan->x_rows < p->rows ? x_row + plan->x_rows : p->rows;
-    cpu_linear_rows(p->linear, column, columns, w);
-    if (p->gated) {
-        cpu_linear_rows(p->linear, p->columns + column, columns, w + columns);
+    if (!laid) {
+        row_addresses(p, column, columns, w);
     }
     for (int64_t s = 0; s < plan->steps; s += STEPS) {
         int64_t steps = plan->steps - s < STEPS ? plan->steps - s : STEPS;
+        if (laid) {
+            lay_block(plan, column, columns, s, steps, laid, w);
+        }
         for (int64_t row = x_row; row < x_end; row += plan->panel_rows) {
             int64_t panel = row / plan->panel_rows;
             int vectors = vectors_of(plan, panel);
-            p->kernels->product(p->bf16, n, w, s * 4, 4, panel_at(plan, panel) + s * vectors * lanes, vectors, steps,
-                                c + (row - x_row), ldc, s > 0);
+            p->kernels->product(p->bf16, n, w, laid ? 0 : s * 4, laid ? 4 * columns : 4,
+                                panel_at(plan, panel) + s * vectors * lanes, vectors, steps, c + (row - x_row), ldc,
+                                s > 0);
         }
     }
     p->kernels->finish_columns(&p->finish, c, c + columns * ldc, ldc, x_row, x_end - x_row, column, columns);
@@ -97,7 +144,8 @@ static void block_task(void *pointer, int64_t index, int worker)
     const struct plan *plan = pointer;
     int64_t column = index / plan->down * plan->columns, left = plan->p->columns - column;
     block(plan, column, left < plan->columns ? left : plan->columns, index % plan->down * plan->x_rows,
-          plan->results + worker * plan->w_rows * plan->x_rows);
+          plan->results + worker * plan->w_rows * plan->x_rows,
+          plan->laid ? plan->laid + worker * plan->w_rows * STEPS : NULL);
 }
 
 void cpu_product_many(struct sl_stream *stream, const struct cpu_product *product)
@@ -109,12 +157,15 @@ void cpu_product_many(struct sl_stream *stream, const struct cpu_product *produc
     int64_t across = (product->columns + columns - 1) / columns;
     int64_t down = (product->rows + plan.x_rows - 1) / plan.x_rows;
     float *packed = cpu_scratch(stream, CPU_SLOT_A, plan.panels * plan.panel_rows * plan.steps * 4);
-    float *results = cpu_scratch(stream, CPU_SLOT_B, threads * plan.w_rows * plan.x_rows * 4);
+    int64_t block_floats = threads * plan.w_rows * plan.x_rows;
+    int64_t laid_floats = product->linear->across ? threads * plan.w_rows * STEPS : 0;
+    float *results = cpu_scratch(stream, CPU_SLOT_B, (block_floats + laid_floats) * 4);
     if (!packed || !results) {
         return;
     }
     plan.packed = packed;
     plan.results = results;
+    plan.laid = laid_floats ? results + block_floats : NULL;
     plan.columns = columns;
     plan.down = down;
     cpu_loop(stream, threads, plan.panels, pack_task, &plan);

@@ -15,6 +15,15 @@ void cpu_weight_release(struct sl_device *device, struct sl_tensor *weight);
 void cpu_linear(struct sl_stream *stream, const struct sl_linear *linear, const struct sl_tensor *x,
                 enum sl_epilogue epilogue, const struct sl_tensor *residual, const struct sl_tensor *y);
 
+// experts.c
+int cpu_experts_create(struct sl_device *device, const struct sl_experts_source *source, enum sl_dtype compute,
+                       struct sl_experts **out, struct sl_error *error);
+void cpu_experts_destroy(struct sl_experts *experts);
+void cpu_route(struct sl_stream *stream, const struct sl_tensor *logits, int normalise, const struct sl_tensor *expert,
+               const struct sl_tensor *weight);
+void cpu_experts(struct sl_stream *stream, const struct sl_experts *experts, const struct sl_tensor *x,
+                 const struct sl_tensor *expert, const struct sl_tensor *weight, const struct sl_tensor *y);
+
 // rows.c
 void cpu_layernorm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,
                    const struct sl_tensor *bias, float eps, const struct sl_tensor *y);
