@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lm/feed.h"
 #include "lm/graphs.h"
 #include "lm/rope.h"
 
@@ -14,7 +15,8 @@
 struct layer {
     struct sl_tensor input_norm, post_norm; // [hidden]
     struct sl_tensor q_norm, k_norm;        // [head_dim]
-    struct sl_linear *qkv, *o, *gate_up, *down;
+    struct sl_linear *qkv, *o;
+    struct sl_feed feed;
 };
 
 struct sl_decoder {
@@ -32,7 +34,8 @@ struct sl_decoder {
     struct sl_rope rope;
 
     // Activations, [limits.rows, ...].
-    struct sl_tensor hidden, normed, qkv, attention, mlp;
+    struct sl_tensor hidden, normed, qkv, attention;
+    struct sl_feed_room feed_room;
     struct sl_tensor features, deepstack[SL_MAX_DEEPSTACK]; // [rows, hidden] of the visual rows
     struct sl_tensor last, last_attention, logits;          // [limits.logit_rows, ...]
 
@@ -118,8 +121,7 @@ static int load_layer(struct sl_decoder *d, struct sl_weights *weights, int inde
     struct layer *l = &d->layers[index];
     int64_t q = (int64_t)c->heads * c->head_dim, kv = (int64_t)c->kv_heads * c->head_dim;
     const struct part qkv[] = {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}};
-    const struct part o[] = {{"self_attn.o_proj", c->hidden}}, down[] = {{"mlp.down_proj", c->hidden}};
-    const struct part gate_up[] = {{"mlp.gate_proj", c->intermediate}, {"mlp.up_proj", c->intermediate}};
+    const struct part o[] = {{"self_attn.o_proj", c->hidden}};
     int rc = load_norms(d, weights, index, error);
     if (!rc) {
         rc = linear(d, weights, index, qkv, 3, c->hidden, &l->qkv, error);
@@ -127,13 +129,7 @@ static int load_layer(struct sl_decoder *d, struct sl_weights *weights, int inde
     if (!rc) {
         rc = linear(d, weights, index, o, 1, q, &l->o, error);
     }
-    if (!rc) {
-        rc = linear(d, weights, index, gate_up, 2, c->hidden, &l->gate_up, error);
-    }
-    if (!rc) {
-        rc = linear(d, weights, index, down, 1, c->intermediate, &l->down, error);
-    }
-    return rc;
+    return rc ? rc : sl_feed_create(d->device, weights, c, index, d->compute, &l->feed, error);
 }
 
 // The head is lm_head.weight where there is one, whatever the config says, else the embedding again.
@@ -209,18 +205,17 @@ static int allocate_activations(struct sl_decoder *d, struct sl_error *error)
         struct sl_tensor *out;
         enum sl_dtype dtype;
         int64_t rows, columns;
-    } wanted[9 + SL_MAX_DEEPSTACK] = {
+    } wanted[8 + SL_MAX_DEEPSTACK] = {
         {&d->hidden, d->compute, rows, c->hidden},
         {&d->normed, d->compute, rows, c->hidden},
         {&d->qkv, d->compute, rows, q + 2 * (int64_t)c->kv_heads * c->head_dim},
         {&d->attention, d->compute, rows, q},
-        {&d->mlp, d->compute, rows, c->intermediate},
         {&d->features, d->compute, rows, c->hidden},
         {&d->last, d->compute, last, c->hidden},
         {&d->last_attention, d->compute, last, q},
         {&d->logits, SL_F32, last, c->vocab},
     };
-    int n = 9;
+    int n = 8;
     for (int k = 0; k < d->deepstack_count; k++, n++) {
         wanted[n].out = &d->deepstack[k];
         wanted[n].dtype = d->compute;
@@ -231,7 +226,7 @@ static int allocate_activations(struct sl_decoder *d, struct sl_error *error)
     for (int i = 0; i < n && !rc; i++) {
         rc = buffer(d, wanted[i].out, wanted[i].dtype, wanted[i].rows, wanted[i].columns, error);
     }
-    return rc;
+    return rc ? rc : sl_feed_room_create(d->device, c, d->compute, &d->normed, &d->feed_room, error);
 }
 
 // The step's arrays, and as much again to pack them for the upload, with the page tables.
@@ -318,8 +313,7 @@ static void destroy_layer(struct sl_decoder *d, struct layer *l)
     }
     d->ops->linear_destroy(l->qkv);
     d->ops->linear_destroy(l->o);
-    d->ops->linear_destroy(l->gate_up);
-    d->ops->linear_destroy(l->down);
+    sl_feed_destroy(d->device, &l->feed);
 }
 
 void sl_decoder_destroy(struct sl_decoder *d)
@@ -334,9 +328,10 @@ void sl_decoder_destroy(struct sl_decoder *d)
     release_weight(d, &d->embedding);
     release_weight(d, &d->final_norm);
     d->ops->linear_destroy(d->head);
-    void *memory[] = {d->rope.inv_freq.data, d->rope.axis.data,      d->hidden.data, d->normed.data,
-                      d->qkv.data,           d->attention.data,      d->mlp.data,    d->features.data,
-                      d->last.data,          d->last_attention.data, d->logits.data, d->device_ints};
+    sl_feed_room_destroy(d->device, &d->feed_room);
+    void *memory[] = {d->rope.inv_freq.data, d->rope.axis.data, d->hidden.data, d->normed.data,         d->qkv.data,
+                      d->attention.data,     d->features.data,  d->last.data,   d->last_attention.data, d->logits.data,
+                      d->device_ints};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
         d->ops->release(d->device, memory[i]);
     }
@@ -448,12 +443,8 @@ static struct sl_tensor attend(struct sl_decoder *d, struct sl_stream *stream, c
 static void transform(struct sl_decoder *d, struct sl_stream *stream, const struct layer *l,
                       const struct sl_tensor *attention, const struct sl_tensor *hidden)
 {
-    struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, hidden->shape[0]);
-    struct sl_tensor mlp = sl_tensor_rows(&d->mlp, 0, hidden->shape[0]);
     d->ops->linear(stream, l->o, attention, SL_EPILOGUE_NONE, hidden, hidden);
-    d->ops->rmsnorm_linear(stream, hidden, &l->post_norm, d->config.rms_eps, &normed, l->gate_up, SL_EPILOGUE_SILU_GATE,
-                           &mlp);
-    d->ops->linear(stream, l->down, &mlp, SL_EPILOGUE_NONE, hidden, hidden);
+    sl_feed_run(&d->feed_room, stream, &l->feed, &l->post_norm, hidden);
 }
 
 // Keeps the rows whose logits are wanted, in `buffer`.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The dense decoder: one step takes the rows of several sequences, prompt rows and decode rows together, through all
+// The decoder: one step takes the rows of several sequences, prompt rows and decode rows together, through all
 // layers, fills the KV cache and gives the logits of the rows asked for. Written once, above the device table.
 //
 // It owns its weights' device form and the activations of one step, sized at creation. The checkpoint stays mapped

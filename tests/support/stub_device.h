@@ -31,6 +31,12 @@ struct sl_linear {
     float *weight;
 };
 
+struct sl_experts {
+    int64_t hidden, inner;
+    float *gate, *up; // [experts, inner, hidden]
+    float *down;      // [experts, hidden, inner]
+};
+
 static struct stub_device *stub_of(struct sl_device *device)
 {
     return (struct stub_device *)device;
@@ -119,12 +125,30 @@ static void stub_zero(struct sl_stream *stream, void *to, int64_t size_bytes)
 
 // ---- Weights
 
+static float stub_value(const struct sl_tensor *t, int64_t i)
+{
+    return t->dtype == SL_F32      ? ((const float *)t->data)[i]
+           : t->dtype == SL_BF16   ? sl_bf16_to_f32(((const uint16_t *)t->data)[i])
+           : t->dtype == SL_F8E4M3 ? sl_f8e4m3_to_f32(((const uint8_t *)t->data)[i])
+                                   : sl_f16_to_f32(((const uint16_t *)t->data)[i]);
+}
+
+// The i-th value times the scale of its block.
+static float stub_scaled(const struct sl_tensor *t, int64_t i)
+{
+    if (!t->scale) {
+        return stub_value(t, i);
+    }
+    int64_t rows = t->shape[t->rank - 2], columns = t->shape[t->rank - 1];
+    int64_t down = (rows + 127) / 128, across = (columns + 127) / 128;
+    int64_t block = (i / (rows * columns) * down + i / columns % rows / 128) * across + i % columns / 128;
+    return stub_value(t, i) * stub_value(t->scale, block);
+}
+
 static void stub_convert(const struct sl_tensor *host, float *to)
 {
     for (int64_t i = 0; i < sl_tensor_elements(host); i++) {
-        to[i] = host->dtype == SL_F32    ? ((const float *)host->data)[i]
-                : host->dtype == SL_BF16 ? sl_bf16_to_f32(((const uint16_t *)host->data)[i])
-                                         : sl_f16_to_f32(((const uint16_t *)host->data)[i]);
+        to[i] = stub_scaled(host, i);
     }
 }
 
@@ -156,6 +180,66 @@ static void stub_linear_destroy(struct sl_linear *linear)
         free(linear->weight);
     }
     free(linear);
+}
+
+// to[e][o][i] = W_e's value for output first + o and input i, from one tensor for all experts.
+static float *stub_turned(const struct sl_tensor *t, int input_major, int64_t first, int64_t outputs, int64_t inputs)
+{
+    float *to = malloc((size_t)(t->shape[0] * outputs * inputs) * sizeof *to), *at = to;
+    for (int64_t e = 0; e < t->shape[0]; e++) {
+        for (int64_t o = first; o < first + outputs; o++) {
+            for (int64_t i = 0; i < inputs; i++) {
+                int64_t row = input_major ? i : o, column = input_major ? o : i;
+                *at++ = stub_scaled(t, (e * t->shape[1] + row) * t->shape[2] + column);
+            }
+        }
+    }
+    return to;
+}
+
+// The same from every step-th of the tensors, one for each expert.
+static float *stub_joined(const struct sl_tensor *t, int64_t count, int64_t step)
+{
+    int64_t each = sl_tensor_elements(t);
+    float *to = malloc((size_t)(count * each) * sizeof *to);
+    for (int64_t e = 0; e < count; e++) {
+        stub_convert(&t[e * step], to + e * each);
+    }
+    return to;
+}
+
+static int stub_experts_create(struct sl_device *device, const struct sl_experts_source *source, enum sl_dtype compute,
+                               struct sl_experts **out, struct sl_error *error)
+{
+    (void)device;
+    if (compute != SL_F32) {
+        return sl_fail(error, SL_ERR_INTERNAL, "the stub device has only f32");
+    }
+    int64_t hidden = source->hidden, inner = source->intermediate, n = source->experts;
+    int input_major = source->layout == SL_EXPERTS_INPUT_MAJOR;
+    struct sl_experts *e = calloc(1, sizeof *e);
+    *e = (struct sl_experts){.hidden = hidden, .inner = inner};
+    if (source->layout == SL_EXPERTS_SEPARATE) {
+        e->gate = stub_joined(source->gate_up, n, 2);
+        e->up = stub_joined(source->gate_up + 1, n, 2);
+        e->down = stub_joined(source->down, n, 1);
+    } else {
+        e->gate = stub_turned(source->gate_up, input_major, 0, inner, hidden);
+        e->up = stub_turned(source->gate_up, input_major, inner, inner, hidden);
+        e->down = stub_turned(source->down, input_major, 0, hidden, inner);
+    }
+    *out = e;
+    return SL_OK;
+}
+
+static void stub_experts_destroy(struct sl_experts *experts)
+{
+    if (experts) {
+        free(experts->gate);
+        free(experts->up);
+        free(experts->down);
+    }
+    free(experts);
 }
 
 static int stub_weight_create(struct sl_device *device, const struct sl_tensor *host, enum sl_dtype dtype,
@@ -208,6 +292,53 @@ static void stub_linear(struct sl_stream *stream, const struct sl_linear *linear
             stub_row(y, r)[i] = value + (residual ? stub_row(residual, r)[i] : 0);
         }
     }
+}
+
+static void stub_route(struct sl_stream *stream, const struct sl_tensor *logits, int normalise,
+                       const struct sl_tensor *expert, const struct sl_tensor *weight)
+{
+    (void)stream;
+    int64_t n = logits->shape[1], top_k = expert->shape[1];
+    for (int64_t r = 0; r < logits->shape[0]; r++) {
+        const float *x = stub_row(logits, r);
+        int32_t *chosen = (int32_t *)expert->data + r * expert->stride[0];
+        double all = 0, sum = 0;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t before = 0; // how many come first
+            for (int64_t j = 0; j < n; j++) {
+                before += x[j] > x[i] || (x[j] == x[i] && j < i);
+            }
+            if (before < top_k) {
+                chosen[before] = (int32_t)i;
+                sum += exp(x[i]);
+            }
+            all += exp(x[i]);
+        }
+        for (int64_t k = 0; k < top_k; k++) {
+            stub_row(weight, r)[k] = (float)(exp(x[chosen[k]]) / (normalise ? sum : all));
+        }
+    }
+}
+
+static void stub_experts(struct sl_stream *stream, const struct sl_experts *experts, const struct sl_tensor *x,
+                         const struct sl_tensor *expert, const struct sl_tensor *weight, const struct sl_tensor *y)
+{
+    (void)stream;
+    int64_t hidden = experts->hidden, inner = experts->inner, top_k = expert->shape[1];
+    float *middle = malloc((size_t)inner * sizeof *middle);
+    for (int64_t pair = 0; pair < x->shape[0] * top_k; pair++) {
+        int64_t r = pair / top_k, k = pair % top_k, e = (stub_ints(expert) + r * expert->stride[0])[k];
+        for (int64_t i = 0; i < inner; i++) {
+            float gate = stub_dot(experts->gate + (e * inner + i) * hidden, stub_row(x, r), hidden);
+            float up = stub_dot(experts->up + (e * inner + i) * hidden, stub_row(x, r), hidden);
+            middle[i] = gate / (1 + expf(-gate)) * up;
+        }
+        for (int64_t i = 0; i < hidden; i++) {
+            stub_row(y, r)[i] +=
+                stub_row(weight, r)[k] * stub_dot(experts->down + (e * hidden + i) * inner, middle, inner);
+        }
+    }
+    free(middle);
 }
 
 static void stub_normalise(const float *x, int64_t n, const float *weight, float eps, float *y)
@@ -393,10 +524,14 @@ static const struct sl_device_ops stub_ops = {
     .zero = stub_zero,
     .linear_create = stub_linear_create,
     .linear_destroy = stub_linear_destroy,
+    .experts_create = stub_experts_create,
+    .experts_destroy = stub_experts_destroy,
     .weight_create = stub_weight_create,
     .weight_release = stub_weight_release,
     .linear = stub_linear,
     .rmsnorm_linear = stub_rmsnorm_linear,
+    .route = stub_route,
+    .experts = stub_experts,
     .rmsnorm = stub_rmsnorm,
     .gather_rows = stub_gather_rows,
     .scatter_rows = stub_scatter_rows,
