@@ -93,6 +93,8 @@ def fill(model, seed):
                 value = 0.4 * value
             elif "pos_embed" in name:
                 value = 0.5 * value
+            elif "experts" in name:
+                value = 1.3 * value / math.sqrt(parameter.shape[-1])
             else:
                 value = 1.3 * value / math.sqrt(parameter[0].numel())
             parameter.copy_(value.to(torch.bfloat16))

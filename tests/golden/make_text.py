@@ -19,20 +19,19 @@ GROUPS = {"a": [(3, 5)] * 3, "b": [(4, 2)] * 4, "c": [(1, 6), (6, 1), (2, 3)], "
 STEPS = 64
 
 
-def prompt(name, generator):
+def prompt(groups, generator):
     """Segments of a chat turn: text ids, or (rows, columns) of a frame group."""
     def words(count):
         return torch.randint(0, FIRST_SPECIAL, (count,), generator=generator).tolist()
     segments = [[ID["<|im_start|>"]] + words(6)]
-    for rows, columns in GROUPS[name]:
+    for rows, columns in groups:
         segments[-1] += words(5) + [ID["<|vision_start|>"]]
         segments += [(rows, columns), [ID["<|vision_end|>"]]]
     segments[-1] += words(17) + [ID["<|im_end|>"], ID["<|im_start|>"]] + words(4)
     return segments
 
 
-def flatten(name, segments):
-    merge = CASES[name]["vision"]["spatial_merge_size"]
+def flatten(merge, segments):
     ids, table, grids = [], [], []
     for segment in segments:
         if isinstance(segment, tuple):
@@ -71,15 +70,16 @@ def continue_greedily(model, logits, cache, start):
 
 
 @torch.no_grad()
-def save(name):
-    case = CASES[name]
+def save(name, case, groups, build_model, more=lambda model: {}):
+    """`more(model)` gives what else to keep; it may fill it while the prompt runs."""
     generator = torch.Generator().manual_seed(case["seed"])
-    ids, table, grids = flatten(name, prompt(name, generator))
+    ids, table, grids = flatten(case["vision"]["spatial_merge_size"], prompt(groups, generator))
     count, hidden, taps = int(table[table[:, 1] > 0, 0].sum()), case["text"]["hidden_size"], \
         len(case["vision"]["deepstack_visual_indexes"])
     features = 0.4 * torch.randn(count, hidden, generator=generator)
     deepstack = 0.4 * torch.randn(taps, count, hidden, generator=generator)
     model = build_model(name)
+    others = more(model)
     positions, delta = model.model.get_rope_index(
         ids, mm_token_type_ids=2 * (ids == ID["<|video_pad|>"]).int(), video_grid_thw=grids)
     rows = torch.tensor(sorted({*range(0, ids.shape[1], 3), *range(ids.shape[1] - 4, ids.shape[1])}))
@@ -88,6 +88,7 @@ def save(name):
                rows=rows, logits=logits[rows])
     if taps:
         out["deepstack"] = deepstack
+    out.update(others)
     start = ids.shape[1] + int(delta)
     tokens, margins, last = continue_greedily(model, logits[-1], cache, start)
     out.update(greedy=torch.tensor(tokens), margins=torch.tensor(margins), greedy_logits=last)
@@ -109,4 +110,4 @@ def save(name):
 
 if __name__ == "__main__":
     for case_name in CASES:
-        save(case_name)
+        save(case_name, CASES[case_name], GROUPS[case_name], build_model)

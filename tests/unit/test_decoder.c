@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The decoder against transformers (tests/golden/make_text.py): on the CPU device in f32 and bf16, and on the plain
-// device of the tests. Then what must not change the answer: chunks, page sizes, batches, forks.
+// The decoder against transformers (tests/golden/make_text.py, make_moe.py): on the CPU device in f32 and bf16, and on
+// the plain device of the tests. Then what must not change the answer: chunks, page sizes, batches, forks.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -235,16 +235,24 @@ static float *prefill(struct rig *rig, struct sl_kv_sequence *kv, int chunk)
     return all;
 }
 
-// The error of a prompt's logits at the golden's rows.
-static double error_at_rows(struct rig *rig, const float *all, const char *golden)
+// A prompt's logits at the golden's rows, [rows, vocab]; *n values.
+static float *pick_rows(struct rig *rig, const float *all, int64_t *n)
 {
     struct sl_tensor rows = golden_tensor(rig->golden, "rows", SL_I32);
-    int64_t vocab = rig->config.text.vocab, n = rows.shape[0];
-    float *picked = malloc(sizeof(float) * (size_t)(n * vocab));
-    for (int64_t i = 0; i < n; i++) {
+    int64_t vocab = rig->config.text.vocab;
+    *n = rows.shape[0] * vocab;
+    float *picked = malloc(sizeof(float) * (size_t)*n);
+    for (int64_t i = 0; i < rows.shape[0]; i++) {
         memcpy(picked + i * vocab, all + ((const int32_t *)rows.data)[i] * vocab, sizeof(float) * (size_t)vocab);
     }
-    double error = relative_error(picked, golden_tensor(rig->golden, golden, SL_F32).data, n * vocab);
+    return picked;
+}
+
+static double error_at_rows(struct rig *rig, const float *all, const char *golden)
+{
+    int64_t n = 0;
+    float *picked = pick_rows(rig, all, &n);
+    double error = relative_error(picked, golden_tensor(rig->golden, golden, SL_F32).data, n);
     free(picked);
     return error;
 }
@@ -258,7 +266,7 @@ static int argmax(const float *x, int64_t n)
     return best;
 }
 
-static const char *cases[] = {"a", "b", "c", "d"};
+static const char *cases[] = {"a", "b", "c", "d", "moe-published", "moe-turned", "moe-separate", "fp8", "fp8-moe"};
 enum { CASES = sizeof cases / sizeof *cases };
 
 // ---- Against the reference
@@ -325,28 +333,87 @@ static void matches_the_reference_on_the_plain_device(void **state)
     matches_the_reference("plain");
 }
 
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+// The error of logits at the golden's rows. Of a mixture of experts, the median of the rows' errors: where two experts
+// are all but equal, rounding decides which one a row is sent to, for us and for the reference at different rows.
+static double bf16_error(struct rig *rig, const float *logits, int64_t n)
+{
+    const float *exact = golden_tensor(rig->golden, "logits", SL_F32).data;
+    int64_t vocab = rig->config.text.vocab, rows = n / vocab;
+    double error[MAX_PROMPT];
+    for (int64_t i = 0; i < rows; i++) {
+        error[i] = relative_error(logits + i * vocab, exact + i * vocab, vocab);
+    }
+    qsort(error, (size_t)rows, sizeof *error, compare_doubles);
+    return rig->config.text.experts ? error[rows / 2] : relative_error(logits, exact, n);
+}
+
 static void errs_in_bf16_no_more_than_the_reference_does(void **state)
 {
     (void)state;
     for (int i = 0; i < CASES; i++) {
         struct rig *rig = open_rig(cases[i], "cpu", SL_BF16, "config.json");
         struct sl_kv_sequence kv = start(rig);
-        float *all = prefill(rig, &kv, MAX_PROMPT);
-        struct sl_tensor theirs = golden_tensor(rig->golden, "logits_bf16", SL_BF16);
-        int64_t n = sl_tensor_elements(&theirs);
-        float *widened = malloc(sizeof(float) * (size_t)n);
+        int64_t n = 0;
+        float *all = prefill(rig, &kv, MAX_PROMPT), *ours = pick_rows(rig, all, &n);
+        const uint16_t *half = golden_tensor(rig->golden, "logits_bf16", SL_BF16).data;
+        float *theirs = malloc(sizeof(float) * (size_t)n);
         for (int64_t k = 0; k < n; k++) {
-            widened[k] = sl_bf16_to_f32(((const uint16_t *)theirs.data)[k]);
+            theirs[k] = sl_bf16_to_f32(half[k]);
         }
-        double error = error_at_rows(rig, all, "logits");
-        double reference = relative_error(widened, golden_tensor(rig->golden, "logits", SL_F32).data, n);
+        double error = bf16_error(rig, ours, n), reference = bf16_error(rig, theirs, n);
         print_message("cpu %s bf16: error %.3g, the reference's own %.3g, ratio %.2f\n", cases[i], error, reference,
                       error / reference);
         assert_true(error < 1.5 * reference);
-        free(widened);
+        free(theirs);
+        free(ours);
         free(all);
         sl_kv_finish(&kv);
         close_rig(rig);
+    }
+}
+
+// The first router's logits as transformers computed them go to the same experts, with the same weights.
+static void routes_as_the_reference(const char *name, const char *kind)
+{
+    struct rig *rig = open_rig(name, kind, SL_F32, "config.json");
+    struct sl_tensor host = golden_tensor(rig->golden, "router_logits", SL_F32);
+    struct sl_tensor wanted = golden_tensor(rig->golden, "router_expert", SL_I32);
+    int64_t rows = wanted.shape[0], top_k = wanted.shape[1];
+    struct sl_tensor t[3] = {host, wanted, sl_tensor_2d(NULL, SL_F32, rows, top_k)};
+    struct sl_error error = {0};
+    for (int i = 0; i < 3; i++) {
+        check(rig->ops->alloc(rig->device, sl_tensor_bytes(&t[i]), &t[i].data, &error), &error);
+    }
+    rig->ops->upload(rig->stream, t[0].data, host.data, sl_tensor_bytes(&host));
+    rig->ops->route(rig->stream, &t[0], rig->config.text.normalise_routing, &t[1], &t[2]);
+    int32_t *expert = malloc((size_t)sl_tensor_bytes(&t[1]));
+    float *weight = malloc((size_t)sl_tensor_bytes(&t[2]));
+    rig->ops->download(rig->stream, expert, t[1].data, sl_tensor_bytes(&t[1]));
+    rig->ops->download(rig->stream, weight, t[2].data, sl_tensor_bytes(&t[2]));
+    check(rig->ops->wait(rig->stream, &error), &error);
+    assert_memory_equal(expert, wanted.data, (size_t)sl_tensor_bytes(&wanted));
+    assert_true(relative_error(weight, golden_tensor(rig->golden, "router_weight", SL_F32).data, rows * top_k) < 1e-6);
+    for (int i = 0; i < 3; i++) {
+        rig->ops->release(rig->device, t[i].data);
+    }
+    free(expert);
+    free(weight);
+    close_rig(rig);
+}
+
+static void routes_rows_as_the_reference(void **state)
+{
+    (void)state;
+    const char *sparse[] = {"moe-published", "moe-turned", "moe-separate", "fp8-moe"};
+    for (size_t i = 0; i < sizeof sparse / sizeof *sparse; i++) {
+        routes_as_the_reference(sparse[i], "cpu");
+        routes_as_the_reference(sparse[i], "plain");
     }
 }
 
@@ -422,10 +489,9 @@ static void gives_the_logits_asked_for(void **state)
 }
 
 // Three sequences in one step, each somewhere else: at the prompt's start, in the middle of it, and decoding.
-static void mixes_sequences_in_one_step(void **state)
+static void mixes_sequences_of(const char *name)
 {
-    (void)state;
-    struct rig *rig = open_rig("d", "cpu", SL_F32, "config.json");
+    struct rig *rig = open_rig(name, "cpu", SL_F32, "config.json");
     struct sl_kv_sequence alone = start(rig), early = start(rig), late = start(rig), decoding = start(rig);
     int64_t vocab = rig->config.text.vocab;
     float *all = prefill(rig, &alone, MAX_PROMPT);
@@ -457,6 +523,13 @@ static void mixes_sequences_in_one_step(void **state)
     free(decoded);
     free(all);
     close_rig(rig);
+}
+
+static void mixes_sequences_in_one_step(void **state)
+{
+    (void)state;
+    mixes_sequences_of("d");
+    mixes_sequences_of("moe-published");
 }
 
 static void forks_without_touching_the_parent(void **state)
@@ -514,18 +587,64 @@ static void names_a_tensor_of_another_shape(void **state)
     device->ops->destroy(device);
 }
 
+static void assert_not_made(const char *name, const struct sl_model_config *config, const char *words)
+{
+    struct sl_error error = {0};
+    struct sl_device *device = stub_create();
+    struct sl_weights *weights = golden_open(name, "");
+    struct sl_decoder_limits limits = {8, 1, 1, 1};
+    struct sl_decoder *decoder;
+    assert_int_equal(sl_decoder_create(device, weights, config, SL_F32, &limits, &decoder, &error), SL_ERR_MODEL_SHAPE);
+    if (!strstr(error.text, words)) {
+        fail_msg("'%s' lacks '%s'", error.text, words);
+    }
+    assert_int_equal(stub_of(device)->allocations, 0);
+    sl_weights_close(weights);
+    device->ops->destroy(device);
+}
+
+static void names_experts_that_are_not_as_the_config_says(void **state)
+{
+    (void)state;
+    const struct {
+        const char *name;
+        int more; // than the tensors hold
+        const char *words;
+    } counts[] = {
+        {"moe-published", 1, "hold 8 and 8 experts, config.json says 9"},
+        {"moe-published", -1, "hold 8 and 8 experts, config.json says 7"},
+        {"moe-turned", 1, "hold 6 and 6 experts, config.json says 7"},
+        {"moe-separate", 1, "mlp.experts.5.gate_proj.weight is missing"},
+        {"moe-separate", -1, "mlp.experts.4.gate_proj.weight is one expert more than the 4"},
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        struct sl_error error = {0};
+        struct sl_model_config config;
+        char path[256];
+        snprintf(path, sizeof path, GOLDEN_DATA "%s/config.json", counts[i].name);
+        check(sl_config_read_file(path, &config, &error), &error);
+        config.text.experts += counts[i].more;
+        assert_not_made(counts[i].name, &config, counts[i].words);
+        config.text.experts -= counts[i].more;
+        config.text.expert_intermediate++;
+        assert_not_made(counts[i].name, &config, "config.json needs");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_the_reference_on_the_plain_device),
         cmocka_unit_test(matches_the_reference_on_the_cpu),
         cmocka_unit_test(errs_in_bf16_no_more_than_the_reference_does),
+        cmocka_unit_test(routes_rows_as_the_reference),
         cmocka_unit_test(stretches_positions_by_yarn),
         cmocka_unit_test(takes_prompts_in_any_chunks_and_pages),
         cmocka_unit_test(gives_the_logits_asked_for),
         cmocka_unit_test(mixes_sequences_in_one_step),
         cmocka_unit_test(forks_without_touching_the_parent),
         cmocka_unit_test(names_a_tensor_of_another_shape),
+        cmocka_unit_test(names_experts_that_are_not_as_the_config_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
