@@ -190,7 +190,7 @@ static void refuses_what_it_does_not_know(void **state)
     const struct {
         const char *old, *new, *words;
     } cases[] = {
-        {"\"model_type\": \"qwen3_vl\"", "\"model_type\": \"qwen3_vl_moe\"", "mixture-of-experts"},
+        {"\"model_type\": \"qwen3_vl\"", "\"model_type\": \"qwen3_vl_moe\"", "text_config.model_type is"},
         {"\"model_type\": \"qwen3_vl\"", "\"model_type\": \"qwen2_vl\"", "model_type is \"qwen2_vl\""},
         {"\"model_type\": \"qwen3_vl_text\"", "\"model_type\": \"llama\"", "text_config.model_type"},
         {"\"head_dim\": 128,", "", "lacks text_config.head_dim"},
@@ -223,7 +223,17 @@ static void refuses_what_it_does_not_know(void **state)
         {"\"use_cache\": true", "\"use_sliding_window\": true", "use_sliding_window"},
         {"\"use_cache\": true", "\"num_experts\": 128", "num_experts"},
         {"\"use_cache\": true", "\"partial_rotary_factor\": 0.5", "partial_rotary_factor"},
-        {"{", "{\"quantization_config\": {\"quant_method\": \"fp8\"},", "quantization_config"},
+        {"{", "{\"quantization_config\": {\"quant_method\": \"awq\", \"bits\": 4},",
+         "quantization_config.quant_method is \"awq\": scenelog knows only \"fp8\""},
+        {"{", "{\"quantization_config\": {\"bits\": 4},", "lacks quantization_config.quant_method"},
+        {"{", "{\"quantization_config\": {\"quant_method\": \"fp8\"},", "lacks quantization_config.weight_block_size"},
+        {"{", "{\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [128, 64]},",
+         "weight_block_size is [128, 64]: scenelog knows only [128, 128]"},
+        {"{", "{\"quantization_config\": {\"quant_method\": \"fp8\", \"fmt\": \"e5m2\"},", "fmt is \"e5m2\""},
+        {"{", "{\"quantization_config\": {\"quant_method\": \"fp8\", \"activation_scheme\": \"static\"},",
+         "activation_scheme is \"static\""},
+        {"{", "{\"quantization_config\": {\"quant_method\": \"fp8\", \"turned\": true},", "turned is not known"},
+        {"\"use_cache\": true", "\"quantization_config\": {}", "text_config.quantization_config"},
         {"\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": -1", "rms_norm_eps"},
         {"\"vocab_size\": 151936", "\"vocab_size\": 1e99", "vocab_size"},
         {"\"eos_token_id\": 151645", "\"eos_token_id\": 151936", "eos_token_id"},
@@ -233,6 +243,96 @@ static void refuses_what_it_does_not_know(void **state)
         write_changed("config.json", published, cases[i].old, cases[i].new);
         assert_refused(cases[i].words);
     }
+}
+
+// The 30B-A3B model's keys, put in for the dense model's.
+static const char experts[] = "\"num_experts\": 128, \"num_experts_per_tok\": 8, \"moe_intermediate_size\": 768,"
+                              " \"norm_topk_prob\": true, \"decoder_sparse_step\": 1, \"mlp_only_layers\": [],";
+
+// A mixture of experts with these keys instead, without `without`.
+static void write_sparse(const char *keys, const char *without)
+{
+    char text[sizeof published + sizeof experts + 512] = "";
+    const char *from[] = {"\"qwen3_vl\"", "\"qwen3_vl_text\"", "\"intermediate_size\": 6144,", "\"qwen3_vl\""};
+    const char *to[] = {"\"qwen3_vl_moe\"", "\"qwen3_vl_moe_text\"", keys, "\"qwen3_vl_moe\""};
+    const char *rest = published;
+    const int order[] = {0, 2, 1, 3}; // as they stand in the file
+    for (int i = 0; i < 4; i++) {
+        const char *at = strstr(rest, from[order[i]]);
+        assert_non_null(at);
+        strncat(text, rest, (size_t)(at - rest));
+        strcat(text, to[order[i]]);
+        rest = at + strlen(from[order[i]]);
+    }
+    strcat(text, rest);
+    write_changed("config.json", text, without, "");
+}
+
+static void reads_mixtures_of_experts(void **state)
+{
+    (void)state;
+    write_sparse(experts, "");
+    struct sl_model_config c = read_folder();
+    assert_int_equal(c.text.experts, 128);
+    assert_int_equal(c.text.experts_per_token, 8);
+    assert_int_equal(c.text.expert_intermediate, 768);
+    assert_int_equal(c.text.normalise_routing, 1);
+    assert_int_equal(c.text.intermediate, 0);
+    assert_null(memchr(c.text.sparse, 0, 28));
+    assert_int_equal(c.fp8, 0);
+    // As transformers 5 writes it, with dense layers among the sparse ones.
+    write_sparse("\"num_local_experts\": 60, \"num_experts_per_tok\": 4, \"moe_intermediate_size\": 1408,"
+                 " \"decoder_sparse_step\": 2, \"mlp_only_layers\": [3, 27], \"intermediate_size\": 5632,",
+                 "");
+    c = read_folder();
+    assert_int_equal(c.text.experts, 60);
+    assert_int_equal(c.text.intermediate, 5632);
+    for (int i = 0; i < 28; i++) {
+        assert_int_equal(c.text.sparse[i], i % 2 == 1 && i != 3 && i != 27);
+    }
+}
+
+static void refuses_other_mixtures(void **state)
+{
+    (void)state;
+    const struct {
+        const char *without, *words;
+    } missing[] = {{"\"num_experts\": 128,", "lacks text_config.num_experts"},
+                   {"\"num_experts_per_tok\": 8,", "lacks text_config.num_experts_per_tok"},
+                   {"\"moe_intermediate_size\": 768,", "lacks text_config.moe_intermediate_size"},
+                   {"\"decoder_sparse_step\": 1,", "lacks text_config.decoder_sparse_step"}};
+    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
+        write_sparse(experts, missing[i].without);
+        assert_refused(missing[i].words);
+    }
+    const struct {
+        const char *keys, *words;
+    } cases[] = {
+        {"\"num_experts\": 8, \"num_experts_per_tok\": 9, \"moe_intermediate_size\": 768,", "9 experts a token of 8"},
+        {"\"num_experts\": 1025, \"num_experts_per_tok\": 8, \"moe_intermediate_size\": 768,", "num_experts"},
+        {"\"num_experts\": 128, \"num_experts_per_tok\": 33, \"moe_intermediate_size\": 768,", "num_experts_per_tok"},
+        {"\"num_experts\": 8, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 768, \"decoder_sparse_step\": 1,"
+         " \"mlp_only_layers\": [28],",
+         "mlp_only_layers names layer 28 of 28"},
+        {"\"num_experts\": 8, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 768, \"decoder_sparse_step\": 2,",
+         "lacks text_config.intermediate_size"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_sparse(cases[i].keys, "");
+        assert_refused(cases[i].words);
+    }
+}
+
+static void reads_fp8(void **state)
+{
+    (void)state;
+    write_changed("config.json", published, "{",
+                  "{\"quantization_config\": {\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\","
+                  " \"quant_method\": \"fp8\", \"weight_block_size\": [128, 128],"
+                  " \"ignored_layers\": [\"lm_head\", \"model.visual.merger\"]},");
+    struct sl_model_config c = read_folder();
+    assert_int_equal(c.fp8, 1);
+    assert_published(&c);
 }
 
 static void asks_for_every_key(void **state)
@@ -366,6 +466,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(reads_the_style_of_transformers_5, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(reads_yarn, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(refuses_what_it_does_not_know, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(reads_mixtures_of_experts, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(refuses_other_mixtures, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(reads_fp8, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(asks_for_every_key, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(reads_the_files_beside, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(reads_the_processor_file_of_transformers_5, make_folder, remove_folder),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every 16-bit value, and every rounding point between two neighbours, against values computed by ldexp.
+// Every 8-bit and 16-bit value, and every rounding point between two neighbours, against values computed by ldexp.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -52,6 +52,19 @@ static void widens_every_value(void **state)
     }
 }
 
+static void widens_every_byte(void **state)
+{
+    (void)state;
+    const struct format f8 = {.mantissa_bits = 3, .exponent_bits = 4};
+    for (int bits = 0; bits < 0x7f; bits++) {
+        assert_true((double)sl_f8e4m3_to_f32((uint8_t)bits) == meaning(&f8, bits));
+        assert_true((double)sl_f8e4m3_to_f32((uint8_t)(bits | 0x80)) == -meaning(&f8, bits));
+    }
+    assert_true(sl_f8e4m3_to_f32(0x7e) == 448);
+    assert_true(signbit(sl_f8e4m3_to_f32(0x80)));
+    assert_true(isnan(sl_f8e4m3_to_f32(0x7f)) && isnan(sl_f8e4m3_to_f32(0xff)));
+}
+
 static void rounds_to_nearest_even(void **state)
 {
     const struct format *format = *state;
@@ -84,6 +97,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(widens_every_value, (void *)&f16),
         cmocka_unit_test_prestate(widens_every_value, (void *)&bf16),
+        cmocka_unit_test(widens_every_byte),
         cmocka_unit_test_prestate(rounds_to_nearest_even, (void *)&f16),
         cmocka_unit_test_prestate(rounds_to_nearest_even, (void *)&bf16),
         cmocka_unit_test_prestate(keeps_nan, (void *)&f16),

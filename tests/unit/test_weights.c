@@ -264,6 +264,75 @@ static double value_at(const struct sl_tensor *t, int64_t i)
     return t->dtype == SL_BF16 ? sl_bf16_to_f32(half) : sl_f16_to_f32(half);
 }
 
+// A matrix of 2 x 3 blocks and its scales, with one part of the header replaced.
+static struct sl_weights *open_f8(const char *old, const char *new)
+{
+    char header[512] = "{\"w\":{\"dtype\":\"F8_E4M3\",\"shape\":[130,257],\"data_offsets\":[24,33434]},"
+                       "\"w_scale_inv\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}}";
+    char *at = strstr(header, old), rest[512];
+    assert_non_null(at);
+    strcpy(rest, at + strlen(old));
+    sprintf(at, "%s%s", new, rest);
+    for (size_t n = strlen(header); n % 8 != 0; n++) {
+        strcat(header, " ");
+    }
+    write_tensors("model.safetensors", header, 33434);
+    return open_folder();
+}
+
+static void hands_out_f8_with_its_scale(void **state)
+{
+    (void)state;
+    const int64_t shape[] = {130, 257};
+    struct sl_weights *weights = open_f8("w_scale_inv", "w_scale_inv");
+    struct sl_tensor t;
+    struct sl_error error = {0};
+    assert_int_equal(sl_weights_require(weights, "w", 2, shape, &t, &error), SL_OK);
+    assert_int_equal(t.dtype, SL_F8E4M3);
+    assert_int_equal(((uint8_t *)t.data)[1], 25);
+    assert_int_equal(t.scale->dtype, SL_F32);
+    assert_int_equal(t.scale->shape[0] * 10 + t.scale->shape[1], 23);
+    assert_int_equal(((uint8_t *)t.scale->data)[23], 23);
+    sl_weights_close(weights);
+    const struct {
+        const char *old, *new, *words;
+    } cases[] = {
+        {"w_scale_inv", "w_scale", "tensor w is F8_E4M3, and its scale w_scale_inv is missing"},
+        {"[2,3]", "[3,2]", "tensor w_scale_inv has shape [3, 2], config.json needs [2, 3]"},
+        {"F32", "I32", "tensor w_scale_inv has type I32"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        weights = open_f8(cases[i].old, cases[i].new);
+        assert_int_equal(sl_weights_require(weights, "w", 2, shape, &t, &error), SL_ERR_MODEL_SHAPE);
+        if (!strstr(error.text, cases[i].words)) {
+            fail_msg("'%s' lacks '%s'", error.text, cases[i].words);
+        }
+        sl_weights_close(weights);
+    }
+    // A vector has no blocks.
+    weights = open_f8("[130,257]", "[33410]");
+    assert_int_equal(sl_weights_require(weights, "w", 1, (int64_t[]){33410}, &t, &error), SL_ERR_MODEL_SHAPE);
+    sl_weights_close(weights);
+}
+
+// Layers of random experts are the same memory; other tensors are not.
+static void shares_random_experts(void **state)
+{
+    (void)state;
+    struct sl_weights *weights = NULL;
+    struct sl_tensor t[4];
+    const char *names[] = {"0.up", "1.up", "0.down", "1.w"};
+    assert_int_equal(sl_weights_random(SL_BF16, 7, &weights, NULL), SL_OK);
+    for (int i = 0; i < 4; i++) {
+        int64_t shape[] = {4, i == 2 ? 6 : 5, i == 2 ? 5 : 6};
+        assert_int_equal(sl_weights_require(weights, names[i], i == 3 ? 2 : 3, shape, &t[i], NULL), SL_OK);
+    }
+    assert_ptr_equal(t[0].data, t[1].data);
+    assert_ptr_not_equal(t[0].data, t[2].data);
+    assert_ptr_not_equal(t[0].data, t[3].data);
+    sl_weights_close(weights);
+}
+
 static void makes_random_weights(void **state)
 {
     (void)state;
@@ -303,7 +372,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(refuses_malformed_entries, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(reads_shards, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(refuses_bad_indexes, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(hands_out_f8_with_its_scale, make_folder, remove_folder),
         cmocka_unit_test(makes_random_weights),
+        cmocka_unit_test(shares_random_experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
