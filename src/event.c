@@ -295,11 +295,18 @@ static int parse_root(struct parser *p, const cJSON *root)
     return parse_ranges(p, root);
 }
 
+// Braces inside a sentence open nothing.
 static int too_deep(const char *json, size_t size)
 {
-    int depth = 0;
+    int depth = 0, quoted = 0;
     for (size_t i = 0; i < size; i++) {
-        depth += (json[i] == '{' || json[i] == '[') - (json[i] == '}' || json[i] == ']');
+        if (json[i] == '"') {
+            quoted = !quoted;
+        } else if (quoted) {
+            i += json[i] == '\\';
+        } else {
+            depth += (json[i] == '{' || json[i] == '[') - (json[i] == '}' || json[i] == ']');
+        }
         if (depth > MAX_DEPTH) {
             return 1;
         }

@@ -66,6 +66,8 @@ static void test_ranges(void **state)
     accept("{\"00:00.00 - 00:01.00\":\"A\",\"00:00.00 - 00:01.00\":\"B\",\"00:00.00 - 00:01.00\":\"A\"}", same, 3);
     const struct expected forms[] = {{1000000, 2500000, "A"}, {3000000, 4000000, "B"}, {5000000, 6000000, "C"}};
     accept("{\"1 - 2.5\": \"A\", \"3s - 4s\": \"B\", \"00:00:05 \xe2\x80\x93 00:00:06.0\": \"C\"}", forms, 3);
+    const struct expected braces[] = {{0, 1000000, "{{{{{{{{{{ \\\" [[[[["}};
+    accept("{\"00:00.00 - 00:01.00\": \"{{{{{{{{{{ \\\\\\\" [[[[[\"}", braces, 1);
     const struct expected chinese[] = {{0, 500000, "\xe7\xba\xa2"}};
     accept("{\"00:00.00 - 00:00.50\": \"\\u7ea2\"}", chinese, 1);
 }
@@ -100,6 +102,7 @@ static void test_refusals(void **state)
     refuse("[{\"start\": -1, \"end\": 2, \"description\": \"A\"}]");
     refuse("[{\"start\": 1e300, \"end\": 2, \"description\": \"A\"}]");
     refuse("[[[[[[[[[[[[]]]]]]]]]]]]");
+    refuse("[\"A\\\"\", [[[[[[[[[[[]]]]]]]]]]]]");
 }
 
 // The confidence must look at exactly the tokens of the description.
