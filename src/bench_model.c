@@ -295,10 +295,11 @@ static int measure_product(struct bench *b, struct sl_error *error)
     const struct sl_text_config *t = &b->model.config.text;
     double flops = 0;
     int status = SL_OK;
+    int wide = t->intermediate > 0 ? t->intermediate : 3 * t->hidden; // of experts alone: as dense models are wide
     if (is_gpu(b)) {
-        status = sl_reference_device_product(b->model.device, 8192, t->intermediate, t->hidden, &flops, error);
+        status = sl_reference_device_product(b->model.device, 8192, wide, t->hidden, &flops, error);
     } else {
-        flops = sl_reference_product(b->model.compute, b->f->device.threads, 2048, t->intermediate, t->hidden);
+        flops = sl_reference_product(b->model.compute, b->f->device.threads, 2048, wide, t->hidden);
     }
     b->f->product_flops = flops > b->f->product_flops ? flops : b->f->product_flops;
     return status;

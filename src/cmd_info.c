@@ -13,6 +13,18 @@
 #include "src/model.h"
 #include "src/options.h"
 
+static void print_experts(const struct sl_text_config *t)
+{
+    int sparse = 0;
+    for (int i = 0; i < t->layers; i++) {
+        sparse += t->sparse[i];
+    }
+    if (t->experts > 0) {
+        printf("experts    %d, %d of them for a token, MLP %d, in %d of %d layers\n", t->experts, t->experts_per_token,
+               t->expert_intermediate, sparse, t->layers);
+    }
+}
+
 static int info_model(const char *dir, struct sl_error *error)
 {
     struct sl_model model;
@@ -25,8 +37,17 @@ static int info_model(const char *dir, struct sl_error *error)
         printf("weights    %.1f MB\n", (double)sl_weights_bytes(model.weights) / 1e6);
         printf("vision     %d blocks, %d wide, %d heads of %d, MLP %d, %d DeepStack taps, patches of %d\n", v->depth,
                v->hidden, v->heads, v->hidden / v->heads, v->intermediate, v->deepstack_count, v->patch);
-        printf("decoder    %d layers, %d wide, %d heads of %d, %d KV heads, MLP %d, vocabulary %d\n", t->layers,
-               t->hidden, t->heads, t->head_dim, t->kv_heads, t->intermediate, t->vocab);
+        printf("decoder    %d layers, %d wide, %d heads of %d, %d KV heads, ", t->layers, t->hidden, t->heads,
+               t->head_dim, t->kv_heads);
+        if (t->intermediate > 0) {
+            printf("MLP %d, ", t->intermediate);
+        }
+        printf("vocabulary %d\n", t->vocab);
+        print_experts(t);
+        if (model.config.fp8) {
+            printf("quantised  FP8 (e4m3) in blocks of %d x %d; computed in the device's own type\n", SL_SCALE_BLOCK,
+                   SL_SCALE_BLOCK);
+        }
         printf("context    %" PRId64 " positions%s\n", t->max_positions, t->yarn ? ", YaRN" : "");
         printf("thinking   %s\n", model.config.thinking ? "yes" : "no");
     }

@@ -1,10 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/cost.h"
 
-static double layer_parameters(const struct sl_text_config *t)
+#include <math.h>
+
+// Of all layers, of a mixture with that many experts in each.
+static double layer_parameters(const struct sl_text_config *t, double experts)
 {
-    double attention = (double)t->hidden * t->head_dim * (2.0 * t->heads + 2.0 * t->kv_heads);
-    return attention + 3.0 * t->hidden * t->intermediate;
+    double sum = 0;
+    for (int i = 0; i < t->layers; i++) {
+        sum += (double)t->hidden * t->head_dim * (2.0 * t->heads + 2.0 * t->kv_heads);
+        sum += t->sparse[i] ? t->hidden * (t->experts + 3.0 * experts * t->expert_intermediate)
+                            : 3.0 * t->hidden * t->intermediate;
+    }
+    return sum;
+}
+
+// How many different experts get one of so many rows, when each is as likely as the other.
+static double experts_touched(const struct sl_text_config *t, int rows)
+{
+    return t->experts == 0 ? 0 : t->experts * (1 - pow(1 - (double)t->experts_per_token / t->experts, rows));
 }
 
 static double head_parameters(const struct sl_text_config *t)
@@ -15,7 +29,7 @@ static double head_parameters(const struct sl_text_config *t)
 double sl_cost_text_bytes(const struct sl_text_config *text, enum sl_dtype compute)
 {
     double tables = head_parameters(text) * (text->tied ? 1 : 2);
-    return (layer_parameters(text) * text->layers + tables) * (double)sl_dtype_bytes(compute);
+    return (layer_parameters(text, text->experts) + tables) * (double)sl_dtype_bytes(compute);
 }
 
 double sl_cost_kv_bytes(const struct sl_text_config *text, enum sl_dtype compute)
@@ -25,14 +39,14 @@ double sl_cost_kv_bytes(const struct sl_text_config *text, enum sl_dtype compute
 
 double sl_cost_step_bytes(const struct sl_text_config *text, enum sl_dtype compute, int batch, int64_t context)
 {
-    double weights = layer_parameters(text) * text->layers + head_parameters(text);
+    double weights = layer_parameters(text, experts_touched(text, batch)) + head_parameters(text);
     return weights * (double)sl_dtype_bytes(compute) + batch * (double)context * sl_cost_kv_bytes(text, compute);
 }
 
 double sl_cost_prefill_flops(const struct sl_text_config *text, int64_t tokens)
 {
     double n = (double)tokens;
-    double linear = 2 * n * layer_parameters(text) * text->layers + 2 * head_parameters(text);
+    double linear = 2 * n * layer_parameters(text, text->experts_per_token) + 2 * head_parameters(text);
     double attention = 2 * n * (n + 1) * text->heads * text->head_dim * text->layers;
     return linear + attention;
 }

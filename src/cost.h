@@ -12,6 +12,7 @@ double sl_cost_text_bytes(const struct sl_text_config *text, enum sl_dtype compu
 // Of one token in the KV cache, all layers.
 double sl_cost_kv_bytes(const struct sl_text_config *text, enum sl_dtype compute);
 // Read by one decoding step of `batch` sequences of `context` tokens each: every weight once, each one's KV.
+// Of the experts of a mixture, as many as so many tokens are sent to when all are as likely.
 double sl_cost_step_bytes(const struct sl_text_config *text, enum sl_dtype compute, int batch, int64_t context);
 // Operations of the prefill of one prompt: causal attention counted as half of all pairs, the head on one row.
 double sl_cost_prefill_flops(const struct sl_text_config *text, int64_t tokens);

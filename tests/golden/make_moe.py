@@ -36,7 +36,7 @@ def case(seed, style, layout, hidden, section, theta=1e6, fp8=None, **text):
     return dict(seed=seed, style=style, layout=layout, fp8=fp8, theta=theta, section=section,
                 vision=dict(VISION, out_hidden_size=hidden),
                 text=dict(dict(vocab_size=307, hidden_size=hidden, num_hidden_layers=2, num_attention_heads=2,
-                               num_key_value_heads=1, head_dim=32, rms_norm_eps=1e-6, max_position_embeddings=1024),
+                               num_key_value_heads=1, head_dim=32, rms_norm_eps=1e-6, max_position_embeddings=8192),
                           **text))
 
 
