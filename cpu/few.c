@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum {
-    ACROSS_MAX = 256,     // columns of a w that lies across, that a thread takes at a time
+    ACROSS_MAX = 768,     // columns of a w that lies across, that a thread takes at a time
     ACROSS_ROWS = 8,      // rows of it that stream through the processor side by side
     CHUNK_MAX = 120,      // rows of w that a thread takes at a time; even: `dots` takes two
     CHUNK_MIN = 24,       //
@@ -37,34 +37,27 @@ static void chunk(const struct cpu_product *p, int64_t first, int64_t count)
     p->kernels->finish_rows(&p->finish, c[0], up[0], CHUNK_MAX, 0, p->rows, first, count);
 }
 
-// x [rows, in] against columns [first, first + count) of a w that lies across: c[x row][column]. Rows of w are scaled
+// All rows of x against columns [first, first + count) of a w that lies across, and the up half's: rows of w are scaled
 // and added as they come from memory.
-static void sums(const struct cpu_product *p, const float *x, int64_t first, int64_t count, float *c)
-{
-    static const float one[CPU_DOTS] = {1, 1, 1, 1, 1, 1, 1, 1};
-    const struct cpu_linear_part *part = p->linear->part;
-    const char *w = part->data + first * (p->bf16 ? 2 : 4), *row[ACROSS_ROWS];
-    memset(c, 0, (size_t)(p->rows * count) * sizeof *c);
-    for (int64_t i = 0; i < part->rows; i += ACROSS_ROWS) {
-        int64_t n = part->rows - i < ACROSS_ROWS ? part->rows - i : ACROSS_ROWS;
-        for (int64_t k = 0; k < n; k++) {
-            row[k] = w + (i + k) * part->stride_bytes;
-        }
-        for (int64_t j = 0; j < p->rows; j += CPU_DOTS) {
-            int64_t m = p->rows - j < CPU_DOTS ? p->rows - j : CPU_DOTS;
-            p->kernels->combine(p->bf16, n, row, x + j * p->k + i, p->k, (int)m, one, count, c + j * count);
-        }
-    }
-}
-
 static void chunk_across(const struct cpu_product *p, const float *x, int64_t first, int64_t count)
 {
-    float c[CPU_FEW * ACROSS_MAX], up[CPU_FEW * ACROSS_MAX];
-    sums(p, x, first, count, c);
-    if (p->gated) {
-        sums(p, x, p->columns + first, count, up);
+    float c[2][CPU_FEW * ACROSS_MAX];
+    const struct cpu_linear_part *part = p->linear->part;
+    int halves = p->gated ? 2 : 1;
+    for (int half = 0; half < halves; half++) {
+        memset(c[half], 0, (size_t)(p->rows * count) * sizeof *c[half]);
     }
-    p->kernels->finish_rows(&p->finish, c, up, count, 0, p->rows, first, count);
+    for (int64_t i = 0; i < part->rows; i += ACROSS_ROWS) {
+        int64_t n = part->rows - i < ACROSS_ROWS ? part->rows - i : ACROSS_ROWS;
+        for (int half = 0; half < halves; half++) {
+            const char *w = part->data + (half * p->columns + first) * (p->bf16 ? 2 : 4), *row[ACROSS_ROWS];
+            for (int64_t k = 0; k < n; k++) {
+                row[k] = w + (i + k) * part->stride_bytes;
+            }
+            p->kernels->add_rows(p->bf16, n, row, x + i, p->k, (int)p->rows, count, c[half], count);
+        }
+    }
+    p->kernels->finish_rows(&p->finish, c[0], c[1], count, 0, p->rows, first, count);
 }
 
 // Long stretches of w's rows, as far as that leaves something for each thread.

@@ -43,6 +43,9 @@ struct cpu_kernels {
     // c[j][i] = w[i] . x[j], m <= CPU_DOTS rows of x; the same bits whatever m and n are.
     void (*dots)(int bf16, int64_t n, const char *const *w, const void *x, int64_t x_stride_bytes, int m, int64_t k,
                  float *c, int64_t ldc);
+    // c[j][i] += sum over the n rows of w of x[j][row] * w[row][i]; the same bits whatever m and columns are.
+    void (*add_rows)(int bf16, int64_t n, const char *const *w, const float *x, int64_t ldx, int m, int64_t columns,
+                     float *c, int64_t ldc);
     // Rows [row, row + rows) and columns [column, column + columns) of y. `up` is read with SL_EPILOGUE_SILU_GATE.
     // finish_columns takes c[column][row], finish_rows takes c[row][column], both from the first one on.
     void (*finish_columns)(const struct cpu_finish *finish, const float *c, const float *up, int64_t ldc, int64_t row,

@@ -501,6 +501,85 @@ KERNEL void dots(int bf16, int64_t n, const char *const *w, const void *x, int64
     with[bf16][m - 1](n, w, x, x_stride_bytes, k, c, ldc);
 }
 
+// `vectors` of columns from `column` on; m and vectors are constants, small enough for the registers. `part`: the last
+// vector has but `last` columns.
+INLINE void add_rows_tile(int bf16, int64_t n, const char *const *w, const float *x, int64_t ldx, int m, int vectors,
+                          int64_t column, int part, int64_t last, float *c, int64_t ldc)
+{
+    vf sum[4][4];
+    UNROLL
+    for (int j = 0; j < m; j++) {
+        UNROLL
+        for (int v = 0; v < vectors; v++) {
+            const float *from = c + j * ldc + column + v * LANES;
+            sum[j][v] = part ? load_part(0, from, 0, last) : load(from);
+        }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        vf row[4];
+        UNROLL
+        for (int v = 0; v < vectors; v++) {
+            row[v] = part ? load_part(bf16, w[i], column, last) : load_as(bf16, w[i], column + v * LANES);
+        }
+        UNROLL
+        for (int j = 0; j < m; j++) {
+            vf by = splat(x[j * ldx + i]);
+            UNROLL
+            for (int v = 0; v < vectors; v++) {
+                sum[j][v] = FMA(row[v], by, sum[j][v]);
+            }
+        }
+    }
+    UNROLL
+    for (int j = 0; j < m; j++) {
+        UNROLL
+        for (int v = 0; v < vectors; v++) {
+            store_up_to(0, c + j * ldc, column + v * LANES, part ? last : LANES, sum[j][v]);
+        }
+    }
+}
+
+// All columns for m rows of x.
+INLINE void add_rows_of(int bf16, int64_t n, const char *const *w, const float *x, int64_t ldx, int m, int vectors,
+                        int64_t columns, float *c, int64_t ldc)
+{
+    int64_t i = 0;
+    for (; i + vectors * LANES <= columns; i += vectors * LANES) {
+        add_rows_tile(bf16, n, w, x, ldx, m, vectors, i, 0, 0, c, ldc);
+    }
+    for (; i + LANES <= columns; i += LANES) {
+        add_rows_tile(bf16, n, w, x, ldx, m, 1, i, 0, 0, c, ldc);
+    }
+    if (i < columns) {
+        add_rows_tile(bf16, n, w, x, ldx, m, 1, i, 1, columns - i, c, ldc);
+    }
+}
+
+INLINE void add_rows_as(int bf16, int64_t n, const char *const *w, const float *x, int64_t ldx, int m, int64_t columns,
+                        float *c, int64_t ldc)
+{
+    int j = 0;
+    for (; j + 4 <= m; j += 4) {
+        add_rows_of(bf16, n, w, x + j * ldx, ldx, 4, 2, columns, c + j * ldc, ldc);
+    }
+    for (; j + 2 <= m; j += 2) {
+        add_rows_of(bf16, n, w, x + j * ldx, ldx, 2, 4, columns, c + j * ldc, ldc);
+    }
+    if (j < m) {
+        add_rows_of(bf16, n, w, x + j * ldx, ldx, 1, 4, columns, c + j * ldc, ldc);
+    }
+}
+
+KERNEL void add_rows(int bf16, int64_t n, const char *const *w, const float *x, int64_t ldx, int m, int64_t columns,
+                     float *c, int64_t ldc)
+{
+    if (bf16) {
+        add_rows_as(1, n, w, x, ldx, m, columns, c, ldc);
+    } else {
+        add_rows_as(0, n, w, x, ldx, m, columns, c, ldc);
+    }
+}
+
 INLINE void finish_lanes(const struct cpu_finish *f, vf c, vf up, int64_t row, int64_t column, int64_t count)
 {
     if (f->bias) {
@@ -837,6 +916,7 @@ const struct cpu_kernels KERNELS = {
     .pack = pack,
     .product = product,
     .dots = dots,
+    .add_rows = add_rows,
     .finish_columns = finish_columns,
     .finish_rows = finish_rows,
     .softmax_panel = softmax_panel,
