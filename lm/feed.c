@@ -183,7 +183,9 @@ void sl_feed_destroy(struct sl_device *device, struct sl_feed *feed)
     device->ops->linear_destroy(feed->gate_up);
     device->ops->linear_destroy(feed->down);
     device->ops->linear_destroy(feed->router);
-    device->ops->experts_destroy(feed->experts);
+    if (feed->experts) {
+        device->ops->experts_destroy(feed->experts);
+    }
 }
 
 int sl_feed_room_create(struct sl_device *device, const struct sl_text_config *config, enum sl_dtype compute,
