@@ -3,6 +3,7 @@
 folder. No network, and of the repository only config.json files and the demo model's tokenizer are needed.
 """
 import contextlib
+import copy
 import gc
 import inspect
 import json
@@ -57,7 +58,7 @@ def without_initialisation():
 
 def create_model(config, device, dtype):
     """Not initialised. What is computed from the configuration (frequencies) stays float32, as after loading."""
-    shape = Qwen3VLConfig.from_dict(config)
+    shape = Qwen3VLConfig.from_dict(copy.deepcopy(config))  # which it changes
     shape._attn_implementation = "sdpa"
     with without_initialisation(), torch.device(device):
         model = Qwen3VLForConditionalGeneration(shape).eval()
