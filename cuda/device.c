@@ -138,18 +138,22 @@ static void destroy(struct sl_device *base)
     }
 }
 
-static void info(struct sl_device *base, struct sl_device_info *out)
-{
-    const struct cuda_device *device = (const struct cuda_device *)base;
-    *out = (struct sl_device_info){.compute = SL_BF16, .memory_bytes = device->memory_bytes, .threads = 0};
-    snprintf(out->name, sizeof out->name, "%s", device->name);
-}
-
 static int select_device(const struct cuda_device *device, struct sl_error *error)
 {
     cudaError_t code = cudaSetDevice(device->index);
     return code == cudaSuccess ? SL_OK
                                : sl_fail(error, SL_ERR_DEVICE, "%s: %s", device->name, cudaGetErrorString(code));
+}
+
+static void info(struct sl_device *base, struct sl_device_info *out)
+{
+    const struct cuda_device *device = (const struct cuda_device *)base;
+    size_t free_bytes = 0, total = 0;
+    *out = (struct sl_device_info){.compute = SL_BF16, .memory_bytes = device->memory_bytes, .threads = 0};
+    if (select_device(device, NULL) == SL_OK && cudaMemGetInfo(&free_bytes, &total) == cudaSuccess) {
+        out->free_bytes = (int64_t)free_bytes;
+    }
+    snprintf(out->name, sizeof out->name, "%s", device->name);
 }
 
 // The primary context, which the runtime uses, is what the driver calls the context of this thread.
@@ -181,8 +185,8 @@ static int alloc(struct sl_device *base, int64_t size_bytes, void **out, struct 
     cudaMemGetInfo(&free_bytes, &total);
     *out = NULL;
     return sl_fail(error, code == cudaErrorMemoryAllocation ? SL_ERR_MEMORY : SL_ERR_DEVICE,
-                   "%s: %lld MiB wanted, %lld of %lld MiB free: a smaller window, fewer sequences (--sequences) or a "
-                   "smaller model would fit",
+                   "%s: %lld MiB wanted, %lld of %lld MiB free: a shorter --window, a lower "
+                   "--max-tokens-per-pair or a smaller model would fit",
                    device->name, (long long)(size_bytes >> 20), (long long)(free_bytes >> 20),
                    (long long)(total >> 20));
 }

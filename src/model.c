@@ -13,13 +13,20 @@
 #endif
 
 enum {
-    TOWER_PATCHES = 4096,     // enough rows for a matrix product to reach its rate
-    PREFILL_ROWS = 512,       // prompt rows of one step: decode steps of other windows wait no longer than this
     TOKENS_AROUND_PAIR = 12,  // "<1234.5 seconds>", vision start and end
     TOKENS_OF_REQUEST = 4096, // the question, system text and chat frame, at most
     MAX_TOKENS_PER_PAIR = 768,
-    MAX_SEQUENCES = 4, // windows in flight: more take memory, and prefill is most of the work
 };
+
+// What suits a kind of device.
+struct pace {
+    int64_t tower_patches; // of one call: enough rows for a matrix product to reach its rate
+    int prefill_rows;      // prompt rows of one step: decode steps of other windows wait no longer than this
+    int sequences;         // windows in flight
+};
+
+// On a CPU prefill is most of the work, and more windows take memory alone. A GPU decodes 32 in the time of a few.
+static const struct pace cpu_pace = {4096, 512, 4}, gpu_pace = {32768, 4096, 32};
 
 #if SL_HAVE_CUDA
 static int open_cuda(int index, int deterministic, struct sl_device **out, struct sl_error *error)
@@ -130,28 +137,97 @@ static int64_t tokens_per_pair(const struct sl_model_config *config, const struc
     return tokens;
 }
 
-// KV pages for `sequences` full windows, as far as a quarter of the memory goes; one window in any case.
-static void plan_memory(const struct sl_model_options *options, struct sl_model *model, int64_t *kv_tokens)
+static int is_gpu(const struct sl_device_info *info)
 {
-    struct sl_device_info info;
-    model->device->ops->info(model->device, &info);
-    const struct sl_text_config *text = &model->config.text;
-    int64_t token_bytes = (int64_t)2 * text->layers * text->kv_heads * text->head_dim * sl_dtype_bytes(model->compute);
-    int64_t per_pair = tokens_per_pair(&model->config, options);
-    int64_t visual = per_pair * options->pairs_per_window;
+    return info->threads == 0;
+}
+
+static const struct pace *pace_of(const struct sl_device_info *info)
+{
+    return is_gpu(info) ? &gpu_pace : &cpu_pace;
+}
+
+static int64_t tokens_per_window(const struct sl_model_options *options, const struct sl_model *model)
+{
+    int64_t visual = tokens_per_pair(&model->config, options) * options->pairs_per_window;
     int merged = model->config.vision.patch * model->config.vision.merge;
     int64_t whole_clip = model->config.video.longest_edge / ((int64_t)merged * merged * 2);
     if (options->max_tokens_per_pair == 0 && visual > whole_clip) {
         visual = whole_clip + options->pairs_per_window;
     }
-    int64_t window_tokens =
-        visual + TOKENS_AROUND_PAIR * options->pairs_per_window + TOKENS_OF_REQUEST + options->max_new_tokens;
-    int64_t fit = info.memory_bytes / 4 / (token_bytes * window_tokens);
-    int wanted = options->sequences > 0 ? options->sequences : MAX_SEQUENCES;
+    return visual + TOKENS_AROUND_PAIR * options->pairs_per_window + TOKENS_OF_REQUEST + options->max_new_tokens;
+}
+
+// What the decoder will take beside its KV pages: weights, the embedding as table and as head, one step's rows twice
+// (activations and scratch), and something for the algorithms.
+static int64_t decoder_bytes(const struct sl_model *model, int64_t rows)
+{
+    const struct sl_text_config *t = &model->config.text;
+    int64_t q = (int64_t)t->heads * t->head_dim, kv = (int64_t)t->kv_heads * t->head_dim;
+    int64_t feed = t->experts > 0 ? (int64_t)t->experts * t->expert_intermediate : t->intermediate;
+    int64_t wide =
+        t->experts > 0 ? (int64_t)t->experts_per_token * (t->expert_intermediate + t->hidden) : t->intermediate;
+    int64_t layer = t->hidden * (2 * q + 2 * kv + 3 * feed), row = 12 * (int64_t)t->hidden + 2 * q + 2 * kv + 4 * wide;
+    int64_t elements = layer * t->layers + 2 * (int64_t)t->vocab * t->hidden + 2 * rows * row;
+    return elements * sl_dtype_bytes(model->compute) + ((int64_t)1 << 30);
+}
+
+// How many windows are in flight, and the KV tokens for them: on a CPU as far as a quarter of the memory goes, and one
+// window in any case; on a GPU as many as fit.
+static int plan_sequences(const struct sl_model_options *options, struct sl_model *model, int64_t *kv_tokens,
+                          struct sl_error *error)
+{
+    struct sl_device_info info;
+    model->device->ops->info(model->device, &info);
+    const struct sl_text_config *text = &model->config.text;
+    int64_t window = tokens_per_window(options, model);
+    int64_t token_bytes = (int64_t)2 * text->layers * text->kv_heads * text->head_dim * sl_dtype_bytes(model->compute);
+    int64_t taken = is_gpu(&info) ? decoder_bytes(model, pace_of(&info)->prefill_rows) : 0;
+    int64_t room = is_gpu(&info) ? info.free_bytes - taken : info.memory_bytes / 4;
+    int64_t fit = room > 0 ? room / (token_bytes * window) : 0;
+    if (is_gpu(&info) && fit < 1) {
+        const double gib = 1024.0 * 1024 * 1024;
+        return sl_fail(error, SL_ERR_MEMORY,
+                       "%s: %.1f GiB are free, the decoder takes %.1f and a window %.2f: a shorter --window, a lower "
+                       "--max-tokens-per-pair or a smaller model would fit",
+                       info.name, (double)info.free_bytes / gib, (double)taken / gib,
+                       (double)(token_bytes * window) / gib);
+    }
+    int wanted = options->sequences > 0 ? options->sequences : pace_of(&info)->sequences;
     model->sequences = options->deterministic || fit < 1 ? 1 : fit < wanted ? (int)fit : wanted;
-    *kv_tokens = window_tokens * model->sequences;
-    int64_t pair_patches = per_pair * model->config.vision.merge * model->config.vision.merge;
-    model->max_patches = pair_patches > TOWER_PATCHES ? pair_patches : TOWER_PATCHES;
+    *kv_tokens = window * model->sequences;
+    return SL_OK;
+}
+
+static int open_tower(const struct sl_model_options *options, struct sl_model *model, struct sl_error *error)
+{
+    struct sl_device_info info;
+    model->device->ops->info(model->device, &info);
+    model->compute = info.compute;
+    int merge = model->config.vision.merge;
+    int64_t pair_patches = tokens_per_pair(&model->config, options) * merge * merge;
+    int64_t usual = pace_of(&info)->tower_patches;
+    model->max_patches = pair_patches > usual ? pair_patches : usual;
+    return sl_vision_create(model->device, model->weights, &model->config, model->compute, model->max_patches,
+                            &model->vision, error);
+}
+
+static int open_engine(const struct sl_model_options *options, struct sl_model *model, struct sl_error *error)
+{
+    struct sl_device_info info;
+    model->device->ops->info(model->device, &info);
+    int64_t kv_tokens = 0;
+    int status = plan_sequences(options, model, &kv_tokens, error);
+    if (status != SL_OK) {
+        return status;
+    }
+    struct sl_engine_options engine = {.compute = model->compute,
+                                       .max_sequences = model->sequences,
+                                       .kv_tokens = kv_tokens,
+                                       .prefill_rows = pace_of(&info)->prefill_rows,
+                                       .deterministic = options->deterministic};
+    return sl_engine_create(model->device, model->weights, &model->config, model->tokenizer, &engine, &model->engine,
+                            error);
 }
 
 int sl_model_open(const struct sl_model_options *options, struct sl_model *out, struct sl_error *error)
@@ -161,25 +237,8 @@ int sl_model_open(const struct sl_model_options *options, struct sl_model *out, 
     if (status == SL_OK) {
         status = sl_model_open_device(options->device, options->threads, options->deterministic, &out->device, error);
     }
-    if (status != SL_OK) {
-        return status;
-    }
-    struct sl_device_info info;
-    out->device->ops->info(out->device, &info);
-    out->compute = info.compute;
-    int64_t kv_tokens = 0;
-    plan_memory(options, out, &kv_tokens);
-    status =
-        sl_vision_create(out->device, out->weights, &out->config, out->compute, out->max_patches, &out->vision, error);
-    if (status != SL_OK) {
-        return status;
-    }
-    struct sl_engine_options engine = {.compute = out->compute,
-                                       .max_sequences = out->sequences,
-                                       .kv_tokens = kv_tokens,
-                                       .prefill_rows = PREFILL_ROWS,
-                                       .deterministic = options->deterministic};
-    return sl_engine_create(out->device, out->weights, &out->config, out->tokenizer, &engine, &out->engine, error);
+    status = status == SL_OK ? open_tower(options, out, error) : status;
+    return status == SL_OK ? open_engine(options, out, error) : status;
 }
 
 void sl_model_close(struct sl_model *model)

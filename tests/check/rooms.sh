@@ -7,7 +7,7 @@ failed=0
 
 # room NAME ALLOWED: ALLOWED is an extended regular expression for what stands between the quotes.
 room() {
-    found=$(grep -nE '^ *# *include "' "$1"/*.[ch] | grep -vE "include \"($2)\"")
+    found=$(find "$1" -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | xargs grep -nE '^ *# *include "' | grep -vE "include \"($2)\"")
     if [ -n "$found" ]; then
         echo "$1/ includes what it must not:"
         echo "$found"
@@ -17,9 +17,10 @@ room() {
 
 room core 'core/[a-z_0-9]+\.h'
 room cpu '(core|cpu)/[a-z_0-9]+\.h|config\.h'
+room cuda '(core|cuda)/[a-z_0-9]+\.cuh?|(core|cuda)/[a-z_0-9]+\.h'
 for name in decode vision lm; do
     room $name "(core|$name)/[a-z_0-9]+\\.h|config\\.h"
 done
 room db '(core|db)/[a-z_0-9]+\.h|config\.h|schema\.h'
-room src '(core|src)/[a-z_0-9]+\.h|decode/decode\.h|vision/vision\.h|lm/lm\.h|db/db\.h|cpu/cpu\.h|config\.h'
+room src '(core|src)/[a-z_0-9]+\.h|decode/decode\.h|vision/vision\.h|lm/lm\.h|db/db\.h|cpu/cpu\.h|cuda/cuda\.h|config\.h'
 exit $failed
