@@ -99,7 +99,7 @@ static __device__ void add_splits(const split_job &s, const float *partial, int 
         for (int offset = 16; offset > 0; offset /= 2) {
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, offset));
         }
-        float share = lane < count ? exp2f(own - most) : 0;
+        float share = lane < count ? power_of_two(own - most) : 0;
         float total = sum_of_warp(lane < count ? share * __ldcg(part + SIZE + 1) : 0);
         weight[query][lane] = share / total;
     }
@@ -172,12 +172,12 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 2) attenti
                 larger = fmaxf(larger, score[n][c]);
             }
             larger = maximum_of_four(larger); // finite: a tile has one token at least
-            float old = exp2f(most[half] - larger), sum = 0;
+            float old = power_of_two(most[half] - larger), sum = 0;
             most[half] = larger;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int n = i / 2, c = 2 * half + i % 2;
-                score[n][c] = exp2f(score[n][c] - larger);
+                score[n][c] = power_of_two(score[n][c] - larger);
                 sum += score[n][c];
             }
             total[half] = total[half] * old + sum;
@@ -211,7 +211,7 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 2) attenti
             larger = fmaxf(larger, most_of[w][query]);
         }
         for (int w = 0; w < WARPS; w++) {
-            float weight = exp2f(most_of[w][query] - larger); // 0 of a warp without tokens
+            float weight = power_of_two(most_of[w][query] - larger); // 0 of a warp without tokens
             sum += weight * shared.o[w][query][column];
             all += weight * total_of[w][query];
         }

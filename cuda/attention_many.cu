@@ -28,20 +28,36 @@ static __device__ __forceinline__ void bring(uint4 (*to)[ROWS], const bf16 *from
     }
 }
 
+// Where a block's keys and values are.
+struct place {
+    int64_t base;   // element of the first token in k and v, unless paged
+    int64_t stride; // elements from token to token
+    int length;     // tokens
+};
+
+static __device__ __forceinline__ int page_of(const attention_job &job, int b, int token, int length)
+{
+    return job.is_paged && token < length ? job.page_table[b * job.page_stride + token / job.page_tokens] : 0;
+}
+
 // One head's keys or values of the tokens from `token` on; a tile never crosses a page.
 template <int SIZE>
-static __device__ __forceinline__ void bring_tokens(uint4 (*to)[TOKENS], const attention_job &job, const void *base,
-                                                    int b, int first, int kv_head, int token, int length)
+static __device__ __forceinline__ void bring_tokens(uint4 (*to)[TOKENS], const attention_job &job, const void *from,
+                                                    const place &at, int page, int kv_head, int token)
 {
-    int count = length - token < TOKENS ? length - token : TOKENS;
-    if (job.is_paged) {
-        int64_t page = job.page_table[b * job.page_stride + token / job.page_tokens];
-        int64_t slot = (page * job.kv_heads + kv_head) * job.page_tokens + token % job.page_tokens;
-        bring<SIZE, TOKENS>(to, (const bf16 *)base + slot * job.d, job.d, count, job.d);
-    } else {
-        const bf16 *from = (const bf16 *)base + (int64_t)(first + token) * job.kv_stride + (int64_t)kv_head * job.d;
-        bring<SIZE, TOKENS>(to, from, job.kv_stride, count, job.d);
-    }
+    int64_t first = job.is_paged
+                        ? (((int64_t)page * job.kv_heads + kv_head) * job.page_tokens + token % job.page_tokens) * job.d
+                        : at.base + token * at.stride;
+    int count = at.length - token < TOKENS ? at.length - token : TOKENS;
+    bring<SIZE, TOKENS>(to, (const bf16 *)from + first, at.stride, count, job.d);
+}
+
+// What the whole block copied is here, and what it read before is no longer needed.
+static __device__ __forceinline__ void copies_arrived(void)
+{
+    copies_wait<0>();
+    publish_shared();
+    __syncthreads();
 }
 
 // s = q k^T for the warpgroup's 64 rows and 64 tokens; goes on by itself until waited for.
@@ -87,13 +103,13 @@ static __device__ __forceinline__ void soften(softmax &state, float (&s)[32], fl
         }
         most = maximum_of_four(most);
         float base = most == -INFINITY ? 0 : most * scale; // a row that sees nothing here
-        old[half] = exp2f(state.most[half] * scale - base);
+        old[half] = power_of_two(state.most[half] * scale - base);
         state.most[half] = most;
 #pragma unroll
         for (int n = 0; n < 8; n++) {
 #pragma unroll
             for (int i = 2 * half; i < 2 * half + 2; i++) {
-                s[4 * n + i] = exp2f(s[4 * n + i] * scale - base);
+                s[4 * n + i] = power_of_two(s[4 * n + i] * scale - base);
                 sum += s[4 * n + i];
             }
         }
@@ -181,29 +197,37 @@ static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) atten
     int visible = job.is_paged ? length - rows + row0 + 1 : length; // to the first row of the block
     int seen = job.is_paged && visible + block_rows - 1 < length ? visible + block_rows - 1 : length;
     const bf16 *q = (const bf16 *)job.q + (int64_t)(begin + row0) * job.q_stride + (int64_t)head * job.d;
+    place at = {begin * job.kv_stride + (int64_t)kv_head * job.d, job.is_paged ? job.d : job.kv_stride, length};
     float scale = job.scale * 1.4426950408889634f, o[SIZE / 2] = {}, s[32], old[2];
     uint32_t p[4][4];
     softmax state = {{-INFINITY, -INFINITY}, {0, 0}};
+    int page = page_of(job, b, 0, seen), next_page = page_of(job, b, TOKENS, seen);
     bring<SIZE, block_rows>(tiles.q, q, job.q_stride, rows - row0, job.d);
-    bring_tokens<SIZE>(tiles.k[0], job, job.k, b, begin, kv_head, 0, length);
+    bring_tokens<SIZE>(tiles.k[0], job, job.k, at, page, kv_head, 0);
     copies_commit();
-    for (int token = 0, stage = 0; token < seen; token += TOKENS, stage ^= 1) {
-        copies_wait<0>();
-        publish_shared();
-        __syncthreads(); // the keys of this tile and the values of the last are here, and older ones no longer read
-        if (token + TOKENS < seen) {
-            bring_tokens<SIZE>(tiles.k[stage ^ 1], job, job.k, b, begin, kv_head, token + TOKENS, length);
-        }
-        bring_tokens<SIZE>(tiles.v[stage], job, job.v, b, begin, kv_head, token, length);
-        copies_commit();
+    copies_arrived();
+    products_begin();
+    score<SIZE, block_rows>(s, tiles.q, tiles.k[0], group);
+    bring_tokens<SIZE>(tiles.k[1], job, job.k, at, next_page, kv_head, TOKENS); // zeros behind the end
+    bring_tokens<SIZE>(tiles.v[0], job, job.v, at, page, kv_head, 0);
+    copies_commit();
+    products_wait<0>();
+    if (TOKENS > visible) {
+        mask(s, 0, visible, job.is_paged, row);
+    }
+    soften(state, s, old, scale);
+    pack_weights(p, s);
+    for (int token = TOKENS, stage = 1; token < seen; token += TOKENS, stage ^= 1) {
+        page = next_page;
+        next_page = page_of(job, b, token + TOKENS, seen);
+        copies_arrived(); // the keys of this tile and the values of the last
         products_begin();
         score<SIZE, block_rows>(s, tiles.q, tiles.k[stage], group);
-        if (token > 0) {
-            weigh<SIZE>(o, p, tiles.v[stage ^ 1]);
-            products_wait<1>();
-        } else {
-            products_wait<0>();
-        }
+        weigh<SIZE>(o, p, tiles.v[stage ^ 1]);
+        bring_tokens<SIZE>(tiles.k[stage ^ 1], job, job.k, at, next_page, kv_head, token + TOKENS);
+        bring_tokens<SIZE>(tiles.v[stage], job, job.v, at, page, kv_head, token);
+        copies_commit();
+        products_wait<1>();
         if (token + TOKENS > visible) {
             mask(s, token, visible, job.is_paged, row);
         }
@@ -212,9 +236,7 @@ static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) atten
         shrink<SIZE>(o, old);
         pack_weights(p, s);
     }
-    copies_wait<0>();
-    publish_shared();
-    __syncthreads();
+    copies_arrived();
     products_begin();
     weigh<SIZE>(o, p, tiles.v[(seen - 1) / TOKENS % 2]);
     products_wait<0>();

@@ -134,9 +134,15 @@ static __device__ __forceinline__ int input_of(int step, int u, int half)
     return ((step * UNROLL + u) * WARPS + warp) * STEP + half * 32 + 8 * q;
 }
 
-static __device__ __forceinline__ void fetch(const few &f, int tile, int step, lane_weights &w)
+// A block's steps are counted through all its tiles.
+static __device__ __forceinline__ int tile_of(int i, int steps)
 {
-    int g = threadIdx.x % 32 / 4;
+    return (int)blockIdx.x + i / steps * (int)gridDim.x;
+}
+
+static __device__ __forceinline__ void fetch(const few &f, int steps, int i, int mine, lane_weights &w)
+{
+    int g = threadIdx.x % 32 / 4, tile = tile_of(i, steps), step = i % steps;
     const uint4 none = make_uint4(0, 0, 0, 0);
     const bf16 *low = f.weight + (int64_t)(is_output(f, tile, g) ? weight_row(f, tile, g) : 0) * f.in;
     const bf16 *high = f.weight + (int64_t)(is_output(f, tile, g + 8) ? weight_row(f, tile, g + 8) : 0) * f.in;
@@ -144,9 +150,9 @@ static __device__ __forceinline__ void fetch(const few &f, int tile, int step, l
     for (int u = 0; u < UNROLL; u++) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int k = input_of(step, u, half);
-            w.low[u][half] = k < f.in ? load_weights(low + k) : none;
-            w.high[u][half] = k < f.in ? load_weights(high + k) : none;
+            int k = input_of(step, u, half), valid = i < mine && k < f.in;
+            w.low[u][half] = valid ? load_weights(low + k) : none;
+            w.high[u][half] = valid ? load_weights(high + k) : none;
         }
     }
 }
@@ -216,24 +222,29 @@ static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) few_kernel(const fe
     __shared__ float sums[32];
     bf16 *x = (bf16 *)dynamic;
     int pitch = f.in + 8, steps = (f.in + WARPS * UNROLL * STEP - 1) / (WARPS * UNROLL * STEP);
+    int mine = (tiles - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x * steps; // of all tiles of this block
     float c[TILES][4] = {};
-    lane_weights now, next;
+    lane_weights even, odd;
     let_next_begin();
-    fetch(f, blockIdx.x, 0, now);
+    fetch(f, steps, 0, mine, even);
+    fetch(f, steps, 1, mine, odd);
     wait_for_previous(); // the weights are on their way: now for what the kernel before wrote
     if (SHARED) {
         bring_x(f, x, pitch, sums);
     }
-    for (int tile = blockIdx.x, turn = 0; tile < tiles; tile += gridDim.x, turn ^= 1) {
-        for (int step = 0; step < steps; step++) {
-            int is_last = step + 1 == steps, next_tile = is_last ? tile + (int)gridDim.x : tile;
-            if (next_tile < tiles) {
-                fetch(f, next_tile, is_last ? 0 : step + 1, next);
-            }
-            use<TILES, SHARED>(f, x, pitch, step, now, c);
-            now = next;
+    for (int i = 0; i < mine; i += 2) {
+        use<TILES, SHARED>(f, x, pitch, i % steps, even, c);
+        fetch(f, steps, i + 2, mine, even);
+        if ((i + 1) % steps == 0) {
+            finish<TILES>(f, tile_of(i, steps), partial[i / steps % 2], c);
         }
-        finish<TILES>(f, tile, partial[turn], c);
+        if (i + 1 < mine) {
+            use<TILES, SHARED>(f, x, pitch, (i + 1) % steps, odd, c);
+            fetch(f, steps, i + 3, mine, odd);
+            if ((i + 2) % steps == 0) {
+                finish<TILES>(f, tile_of(i + 1, steps), partial[(i + 1) / steps % 2], c);
+            }
+        }
     }
 }
 

@@ -40,10 +40,10 @@ static void launch_overlapping(struct sl_stream *stream, void (*kernel)(Paramete
     cuda_check(stream, cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "a launch");
 }
 
-// Lets a kernel have more than 48 KiB of shared memory.
+// Lets a kernel have more than 48 KiB of shared memory, its static part of at most half of that counted in.
 template <typename Kernel> static int allow_shared(struct sl_stream *stream, Kernel kernel, size_t bytes)
 {
-    return bytes <= 48 * 1024 ||
+    return bytes <= 24 * 1024 ||
            cuda_check(stream, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
                       "shared memory");
 }

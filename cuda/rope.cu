@@ -130,11 +130,41 @@ template <typename T> static __device__ T *slot_of(const store_job &job, T *base
     return base + ((page * job.kv_heads + head) * job.page_tokens + index % job.page_tokens) * job.d;
 }
 
-// A warp for each head of a row; d up to 256.
+// Two neighbours of a head, so that a lane's loads and stores are words.
+template <typename T> struct two_of;
+template <> struct two_of<float> {
+    typedef float2 type;
+};
+template <> struct two_of<bf16> {
+    typedef __nv_bfloat162 type;
+};
+
+static __device__ __forceinline__ float2 to_float2(float2 x)
+{
+    return x;
+}
+
+static __device__ __forceinline__ float2 to_float2(__nv_bfloat162 x)
+{
+    return __bfloat1622float2(x);
+}
+
+static __device__ __forceinline__ void put_two(float2 *to, float x, float y)
+{
+    *to = make_float2(x, y);
+}
+
+static __device__ __forceinline__ void put_two(__nv_bfloat162 *to, float x, float y)
+{
+    *to = __floats2bfloat162_rn(x, y);
+}
+
+// A warp for each head of a row; d a multiple of 4, up to 256.
 template <typename T> static __global__ void norm_rope_store(const store_job job)
 {
-    enum { MOST = 4 }; // pairs of one lane
-    __shared__ float cosine[128], sine[128];
+    typedef typename two_of<T>::type two;
+    enum { MOST = 2 }; // pairs of neighbours of one lane
+    __shared__ __align__(16) float cosine[128], sine[128];
     int row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32, pairs = job.d / 2;
     int head = (int)blockIdx.y * WARPS + warp;
     let_next_begin();
@@ -152,19 +182,23 @@ template <typename T> static __global__ void norm_rope_store(const store_job job
     }
     T *x = (T *)job.qkv + row * job.stride + (int64_t)head * job.d;
     if (head >= job.heads + job.kv_heads) {
-        T *to = slot_of(job, (T *)job.v, row, head - job.heads - job.kv_heads);
-        for (int i = lane; i < job.d; i += 32) {
-            to[i] = x[i];
+        two *to = (two *)slot_of(job, (T *)job.v, row, head - job.heads - job.kv_heads);
+        for (int i = lane; i < pairs; i += 32) {
+            to[i] = ((const two *)x)[i];
         }
         return;
     }
-    float a[MOST], b[MOST], sum = 0;
+    float2 a[MOST], b[MOST];
+    float sum = 0;
 #pragma unroll
     for (int k = 0; k < MOST; k++) {
         int j = lane + 32 * k;
-        a[k] = j < pairs ? to_float(x[j]) : 0;
-        b[k] = j < pairs ? to_float(x[j + pairs]) : 0;
-        sum += a[k] * a[k] + b[k] * b[k];
+        a[k] = b[k] = make_float2(0, 0);
+        if (2 * j < pairs) {
+            a[k] = to_float2(((const two *)x)[j]);
+            b[k] = to_float2(((const two *)(x + pairs))[j]);
+        }
+        sum += a[k].x * a[k].x + a[k].y * a[k].y + b[k].x * b[k].x + b[k].y * b[k].y;
     }
     float scale = rsqrtf(sum_of_warp(sum) / (float)job.d + job.eps);
     const T *weight = (const T *)(head < job.heads ? job.q_norm : job.k_norm);
@@ -172,10 +206,13 @@ template <typename T> static __global__ void norm_rope_store(const store_job job
 #pragma unroll
     for (int k = 0; k < MOST; k++) {
         int j = lane + 32 * k;
-        if (j < pairs) {
-            float u = a[k] * scale * to_float(weight[j]), v = b[k] * scale * to_float(weight[j + pairs]);
-            to[j] = T(u * cosine[j] - v * sine[j]);
-            to[j + pairs] = T(v * cosine[j] + u * sine[j]);
+        if (2 * j < pairs) {
+            float2 p = to_float2(((const two *)weight)[j]), q = to_float2(((const two *)(weight + pairs))[j]);
+            float2 c = ((const float2 *)cosine)[j], s = ((const float2 *)sine)[j];
+            float ux = a[k].x * scale * p.x, uy = a[k].y * scale * p.y;
+            float vx = b[k].x * scale * q.x, vy = b[k].y * scale * q.y;
+            put_two((two *)to + j, ux * c.x - vx * s.x, uy * c.y - vy * s.y);
+            put_two((two *)(to + pairs) + j, vx * c.x + ux * s.x, vy * c.y + uy * s.y);
         }
     }
 }
@@ -210,8 +247,8 @@ void cuda_qk_norm_rope_store(struct sl_stream *stream, const struct sl_ragged *r
     job.d = (int)kv->k.shape[3];
     job.eps = eps;
     job.scale = rope->scale;
-    if (job.d > 256 || job.d % 2 != 0) {
-        cuda_fail(stream, SL_ERR_MODEL_CONFIG, "heads of %d: the GPU's kernels take at most 256", job.d);
+    if (job.d > 256 || job.d % 4 != 0 || job.stride % 2 != 0) {
+        cuda_fail(stream, SL_ERR_MODEL_CONFIG, "heads of %d: the GPU's kernels take multiples of 4 up to 256", job.d);
         return;
     }
     dim3 grid((unsigned)ragged->rows, (unsigned)((heads + 2 * job.kv_heads + WARPS - 1) / WARPS));

@@ -60,6 +60,14 @@ static __device__ __forceinline__ uint32_t pack(float low, float high)
     return word;
 }
 
+// 2^x in one instruction; what is too small for a normal number is zero.
+static __device__ __forceinline__ float power_of_two(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // Over the four lanes that share a row of a product.
 static __device__ __forceinline__ float maximum_of_four(float x)
 {
