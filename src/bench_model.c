@@ -514,15 +514,15 @@ static int measure_answer(struct bench *b, struct sl_error *error)
     double *seconds = calloc((size_t)b->o.repeat, sizeof *seconds);
     double *first = calloc((size_t)b->o.repeat, sizeof *first);
     status = seconds != NULL && first != NULL ? SL_OK : sl_fail(error, SL_ERR_MEMORY, "out of memory");
-    for (int i = 0; i < b->o.repeat && status == SL_OK; i++) {
+    for (int i = -1; i < b->o.repeat && status == SL_OK; i++) { // the first is the warm-up, up to the first token
         struct sl_asked asked;
         double start = sl_timing_now_s();
         status = fill_clips(b, &clips, error);
-        status =
-            status == SL_OK ? sl_ask(b->model.engine, clips.prompt, 1, SL_BENCH_ANSWER_TOKENS, &asked, error) : status;
+        int tokens = i < 0 ? 1 : SL_BENCH_ANSWER_TOKENS;
+        status = status == SL_OK ? sl_ask(b->model.engine, clips.prompt, 1, tokens, &asked, error) : status;
         if (status == SL_OK) {
-            first[i] = (double)asked.token_us[0] * 1e-6 - start;
-            seconds[i] = (double)asked.token_us[asked.tokens - 1] * 1e-6 - start;
+            first[i < 0 ? 0 : i] = (double)asked.token_us[0] * 1e-6 - start;
+            seconds[i < 0 ? 0 : i] = (double)asked.token_us[tokens - 1] * 1e-6 - start;
             sl_asked_finish(&asked, 1);
         }
     }
@@ -629,7 +629,7 @@ static int measure_chunks(struct bench *b, struct sl_error *error)
     int merge = b->model.config.vision.merge;
     int64_t per_pair = patches_of(b, SL_BENCH_CHUNK_SIDE, SL_BENCH_CHUNK_SIDE) / merge / merge;
     int status = SL_OK;
-    for (int batch = 1; batch <= SL_BENCH_MAX_CHUNKS && status == SL_OK; batch *= 2) {
+    for (int batch = 1; batch <= SL_BENCH_MAX_CHUNKS && status == SL_OK; batch *= 4) {
         if (batch * (tokens_of_chunk(b) + 100 + SLACK_TOKENS) > b->kv_tokens) {
             break;
         }

@@ -23,7 +23,7 @@ static double tower_flops(const struct sl_bench_figures *f)
 // "12.3 ms (12.1 to 12.9)"
 static void print_ms(const struct sl_spread *s)
 {
-    printf("%.4g ms (%.4g to %.4g)", s->median * 1e3, s->low * 1e3, s->high * 1e3);
+    printf("%.5g ms (%.5g to %.5g)", s->median * 1e3, s->low * 1e3, s->high * 1e3);
 }
 
 static void print_flops(double flops)

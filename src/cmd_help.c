@@ -104,7 +104,7 @@ static const char help_bench[] =
     "      --context N            tokens that each has before it (4096; a CPU 512)\n"
     "answer: 512 tokens after one pair of 1920x1080, resizing included. chunk: 40 pairs of 448x448, answers of 1 and "
     "of 100\n"
-    "tokens, 1 to 16 at once; a stream is 10 s of video each 10 s.\n"
+    "tokens, 1, 4 and 16 at once; a stream is 10 s of video each 10 s.\n"
     "\n"
     "The pipeline\n"
     "      --pipeline FILE        file to index (a temporary one), then each stage alone, and the one that binds\n"
