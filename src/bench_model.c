@@ -296,6 +296,9 @@ static int measure_product(struct bench *b, struct sl_error *error)
     double flops = 0;
     int status = SL_OK;
     int wide = t->intermediate > 0 ? t->intermediate : 3 * t->hidden; // of experts alone: as dense models are wide
+    if (!(b->o.parts & (SL_BENCH_VISION | SL_BENCH_PREFILL))) {
+        return SL_OK; // nothing is held against it
+    }
     if (is_gpu(b)) {
         status = sl_reference_device_product(b->model.device, 8192, wide, t->hidden, &flops, error);
     } else {
@@ -305,12 +308,11 @@ static int measure_product(struct bench *b, struct sl_error *error)
     return status;
 }
 
+// A CPU's beside each decoding: it changes while we look.
 static int measure_memory(struct bench *b, struct sl_error *error)
 {
-    if (is_gpu(b)) {
-        return sl_reference_copy(b->model.device, &b->f->memory_bytes_per_s, error);
-    }
-    return SL_OK; // beside each decoding: it changes while we look
+    int wanted = is_gpu(b) && b->o.parts & SL_BENCH_DECODE;
+    return wanted ? sl_reference_copy(b->model.device, &b->f->memory_bytes_per_s, error) : SL_OK;
 }
 
 // ---- Vision

@@ -51,7 +51,7 @@ static void print_machine(const struct sl_bench_figures *f)
         printf("matrix product       ");
         print_flops(f->product_flops);
         printf(", alone (%s)\n", gpu ? "the device's own" : "oneDNN");
-    } else {
+    } else if (f->parts & (SL_BENCH_VISION | SL_BENCH_PREFILL)) {
         printf("matrix product       oneDNN is not built in: no ratios\n");
     }
     if (f->memory_bytes_per_s > 0) {
