@@ -345,6 +345,30 @@ static void makes_random_weights(void **state)
     }
 }
 
+// More than the memory that large models share: the second tensor begins in it and goes on at its beginning.
+static void random_weights_share_memory(void **state)
+{
+    (void)state;
+    struct sl_weights *weights = NULL;
+    struct sl_tensor t[2];
+    const int64_t rows = 400, columns = 1000003;
+    assert_int_equal(sl_weights_random(SL_BF16, 7, &weights, NULL), SL_OK);
+    for (int k = 0; k < 2; k++) {
+        const char *name = k ? "b.weight" : "a.weight";
+        assert_int_equal(sl_weights_require(weights, name, 2, (int64_t[]){rows, columns}, &t[k], NULL), SL_OK);
+        for (int64_t i = 0; i < rows * columns; i += 2047) {
+            double size = fabs(value_at(&t[k], i));
+            assert_true(size >= 0.0078125 && size < 0.03125);
+        }
+        assert_true(memcmp(t[k].data, (uint16_t *)t[k].data + columns, 40) != 0); // rows differ
+    }
+    assert_true(memcmp(t[0].data, t[1].data, 40) != 0);
+    int64_t before_b = (rows * columns * 2 + 4095) / 4096 * 2048;
+    assert_memory_equal(t[0].data, (uint16_t *)t[1].data + ((1 << 29) - before_b), 4096);
+    assert_int_equal(sl_weights_bytes(weights), 2 * rows * columns * 2);
+    sl_weights_close(weights);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +380,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refuses_bad_indexes, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(hands_out_f8_with_its_scale, make_folder, remove_folder),
         cmocka_unit_test(makes_random_weights),
+        cmocka_unit_test(random_weights_share_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
