@@ -105,6 +105,18 @@ static int stub_wait(struct sl_stream *stream, struct sl_error *error)
     return stream->error.status ? sl_fail(error, stream->error.status, "%s", stream->error.text) : SL_OK;
 }
 
+static void *stub_native_context(struct sl_device *device)
+{
+    (void)device;
+    return NULL;
+}
+
+static int stub_graph_begin(struct sl_stream *stream)
+{
+    (void)stream;
+    return 0; // none are captured
+}
+
 static void stub_upload(struct sl_stream *stream, void *to, const void *host, int64_t size_bytes)
 {
     (void)stream;
@@ -513,11 +525,13 @@ static void stub_sample(struct sl_stream *stream, const struct sl_tensor *logits
 static const struct sl_device_ops stub_ops = {
     .destroy = stub_destroy,
     .info = stub_info,
+    .native_context = stub_native_context,
     .alloc = stub_alloc,
     .release = stub_release,
     .stream_create = stub_stream_create,
     .stream_destroy = stub_stream_destroy,
     .wait = stub_wait,
+    .graph_begin = stub_graph_begin,
     .upload = stub_upload,
     .download = stub_download,
     .copy = stub_upload,
