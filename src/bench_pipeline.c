@@ -60,6 +60,9 @@ static struct sl_pipeline job_of(struct bench *b)
                                 .to_us = b->o->to_us,
                                 .wall_start_us = SL_NO_TIME,
                                 .threads = b->o->model.threads,
+                                .decoder = b->o->decoder,
+                                .decode_lanes = b->o->decode_lanes,
+                                .gpu_index = b->o->gpu_index,
                                 .context = b,
                                 .interrupted = interrupted,
                                 .note = note};

@@ -12,6 +12,8 @@ struct sl_bench_pipeline_options {
     struct sl_model_options model; // pairs_per_window and max_new_tokens follow from `rules`
     struct sl_window_rules rules;
     int64_t from_us, to_us;
+    enum sl_decoder decoder; // these three as in struct sl_pipeline
+    int decode_lanes, gpu_index;
     int64_t repeat; // measurements of each stage alone
 };
 

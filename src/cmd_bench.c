@@ -9,6 +9,7 @@
 
 #include "src/bench_report.h"
 #include "src/commands.h"
+#include "src/lanes.h"
 #include "src/options.h"
 
 enum { REPEATS = 5, WINDOW_US = 30000000, OUTPUT_TOKENS = 60, MAX_TOKENS_PER_PAIR = 16384 };
@@ -45,6 +46,8 @@ enum {
     OPT_WINDOW,
     OPT_FPS,
     OPT_TOKENS,
+    OPT_DECODER,
+    OPT_LANES,
     OPT_FROM,
     OPT_TO,
 };
@@ -69,6 +72,8 @@ static const struct option long_options[] = {
     {"window", required_argument, NULL, OPT_WINDOW},
     {"fps", required_argument, NULL, OPT_FPS},
     {"max-tokens-per-pair", required_argument, NULL, OPT_TOKENS},
+    {"decoder", required_argument, NULL, OPT_DECODER},
+    {"decode-lanes", required_argument, NULL, OPT_LANES},
     {"from", required_argument, NULL, OPT_FROM},
     {"to", required_argument, NULL, OPT_TO},
     {NULL, 0, NULL, 0},
@@ -132,6 +137,18 @@ static int set_size(struct options *o, const char *text, struct sl_error *e)
     return status;
 }
 
+static int set_decoder(struct sl_bench_pipeline_options *o, const char *text, struct sl_error *e)
+{
+    static const char *const names[] = {"auto", "cpu", "nvdec"}; // by enum sl_decoder
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            o->decoder = (enum sl_decoder)i;
+            return SL_OK;
+        }
+    }
+    return sl_fail(e, SL_ERR_USAGE, "--decoder %s: must be auto, cpu or nvdec", text);
+}
+
 // ---- Options
 
 static int set_model_option(struct options *o, int option, const char *text, struct sl_error *e)
@@ -182,6 +199,12 @@ static int set_pipeline_option(struct options *o, int option, const char *text, 
         status = sl_option_int("--max-tokens-per-pair", text, 1, MAX_TOKENS_PER_PAIR, &number, e);
         r->max_tokens_per_pair = (int)number;
         return status;
+    case OPT_DECODER:
+        return set_decoder(&o->pipeline, text, e);
+    case OPT_LANES:
+        status = sl_option_int("--decode-lanes", text, 1, SL_LANES_MAX, &number, e);
+        o->pipeline.decode_lanes = (int)number;
+        return status;
     case OPT_FROM:
         return sl_option_span("--from", text, &o->pipeline.from_us, e);
     case OPT_TO:
@@ -224,6 +247,7 @@ static void share(struct options *o)
     struct sl_bench_options *m = &o->model;
     m->model_dir = m->model_dir != NULL ? m->model_dir : sl_default_model(); // of random weights: the tokenizer alone
     o->pipeline.repeat = m->repeat;
+    o->pipeline.gpu_index = strncmp(m->device, "cuda:", 5) == 0 ? atoi(m->device + 5) : 0;
     o->pipeline.model = (struct sl_model_options){
         .dir = m->model_dir, .shape = m->shape, .device = m->device, .threads = (int)m->threads};
 }
