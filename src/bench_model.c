@@ -246,6 +246,7 @@ static int load(struct bench *b, struct sl_error *error)
         status = sl_eye_create(m, &b->eye, error);
     }
     int64_t room = free_bytes(b);
+    room -= is_gpu(b) ? 0 : sl_weights_bytes(m->weights); // a CPU's are mapped: they take what counts as free
     if (room > 0) {
         double kv_bytes = sl_cost_kv_bytes(&m->config.text, m->compute);
         double tokens = (double)room / kv_bytes + (double)b->kv_tokens;
