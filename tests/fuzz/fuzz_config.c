@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The first byte chooses which of the folder's files the rest is.
 #include "core/config.h"
+#include "core/device.h"
 #include "tests/fuzz/folder.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -47,6 +48,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         config.generation.eos_count > SL_MAX_EOS || config.video_token >= t->vocab ||
         config.video.shortest_edge > config.video.longest_edge) {
         abort();
+    }
+    for (int i = 0; i < t->layers; i++) {
+        int good = t->sparse[i] ? t->experts_per_token >= 1 && t->experts_per_token <= t->experts &&
+                                      t->experts <= SL_MAX_EXPERTS && t->expert_intermediate >= 1
+                                : t->intermediate >= 1;
+        if (!good) {
+            abort();
+        }
     }
     return 0;
 }

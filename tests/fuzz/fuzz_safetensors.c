@@ -19,6 +19,9 @@ static void use(struct sl_weights *weights)
         struct sl_tensor t;
         if (sl_weights_find(weights, names[i], &t) && t.data != NULL) {
             hash = sl_hash64(t.data, (size_t)sl_tensor_bytes(&t), hash);
+            if (sl_weights_require(weights, names[i], t.rank, t.shape, &t, NULL) == SL_OK && t.scale != NULL) {
+                hash = sl_hash64(t.scale->data, (size_t)sl_tensor_bytes(t.scale), hash);
+            }
         }
         (void)sl_weights_require(weights, names[i], 1, (const int64_t[]){1}, &t, NULL);
     }
