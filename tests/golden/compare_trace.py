@@ -19,7 +19,7 @@ import tempfile
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from transformers import Qwen3VLForConditionalGeneration, Qwen3VLVideoProcessor
+from transformers import AutoModelForImageTextToText, Qwen3VLVideoProcessor
 
 PROMPT = "What happens in this video?"
 
@@ -98,7 +98,7 @@ def error(ours, theirs):
 def main():
     args = arguments()
     ours = trace(args)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32).eval()
+    model = AutoModelForImageTextToText.from_pretrained(args.model, dtype=torch.float32).eval()
     patches, grid = reference_patches(args, ours["pixels"])
     ids = reference_ids(args, ours["sample_us"], grid, model.config.vision_config.spatial_merge_size)
     positions, delta = reference_positions(model, ids, grid)
