@@ -12,6 +12,11 @@
 // session goes on alone from there. Each lane is at most two parts ahead, and holds at most 32 pictures that samples
 // show, fewer when they are large (128 MiB, but at least 4). Where a file cannot be cut, one session reads it.
 //
+// Skipping. With skip_unneeded lanes (one at least) do not decode pictures of H.264 and HEVC that no other refers to
+// and that are not on screen at any sample. The samples stay what they are: where a picture that was decoded does not
+// come, one session goes on alone and decodes everything. But damage that only such pictures have makes no hole. Files
+// that cannot be cut are decoded as a whole.
+//
 // GPU. With gpu.context pictures are decoded by NVDEC where FFmpeg can, and handed out as device surfaces
 // (SL_MEMORY_CUDA) that are complete. What the hardware does not take is decoded on the CPU and handed out as host
 // frames, with a note; the counts tell. A frame may be released when the work that reads it is done.
@@ -55,6 +60,7 @@ struct sl_source_options {
     int64_t from_us, to_us;   // samples with from_us <= sample_us < to_us; SL_NO_TIME: open end
     int threads;              // decoder threads, 64 at most are used; 0: one for each core
     int lanes;                // sessions that decode parts of a file side by side; 0 or 1: one for all of it
+    int skip_unneeded;        // 1: pictures that no sample shows and no picture refers to need not be decoded
     struct sl_source_gpu gpu;
     int64_t open_timeout_us; // longest wait while opening; 0: none
     int64_t read_timeout_us; // longest wait for one packet; 0: none
@@ -84,6 +90,7 @@ struct sl_source_info {
 struct sl_source_counts {
     int64_t decoded;  // dated pictures that came out of the decoder
     int64_t on_gpu;   // of those, the ones that came as a surface of the GPU
+    int64_t skipped;  // not decoded, as no sample needs them; some near the seams of parts count twice
     int64_t undated;  // left out: no time, or one that cannot be
     int64_t backward; // left out: not later than the picture before
     int64_t damaged;  // kept; each lies in a hole

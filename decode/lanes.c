@@ -14,6 +14,7 @@
 #include <libavutil/pixdesc.h>
 
 #include "decode/cuts.h"
+#include "decode/grid.h"
 #include "decode/session.h"
 
 enum {
@@ -67,7 +68,7 @@ struct sl_lanes {
     struct sl_cuts cuts;                     // part p begins at cut p - 1
     int room;                                // pictures that each lane may hold
     struct lane *lanes;
-    int started;
+    int lane_count, started;
     atomic_int stopping;
 
     pthread_mutex_t lock;
@@ -92,6 +93,7 @@ struct sl_source_counts sl_counts_sum(struct sl_source_counts a, struct sl_sourc
     return (struct sl_source_counts){
         .decoded = a.decoded + b.decoded,
         .on_gpu = a.on_gpu + b.on_gpu,
+        .skipped = a.skipped + b.skipped,
         .undated = a.undated + b.undated,
         .backward = a.backward + b.backward,
         .damaged = a.damaged + b.damaged,
@@ -234,7 +236,7 @@ static int begin_part(struct part *part)
     } else if (found) {
         found = sl_session_begin(session, all->cuts.seek_us[part->number - 1], &start_us, NULL) == 1 &&
                 checksum(session->ahead.frame, &sum);
-        session->index = sl_session_first_index(&all->own, start_us);
+        session->index = sl_grid_first(&all->own, start_us);
     }
     session->to_us = is_last ? all->own.to_us : next_us;
     int is_in_order = (is_last || next_us > start_us) &&
@@ -317,16 +319,16 @@ static int pictures_room(const AVCodecParameters *codec)
 // So long that a lane's room holds the samples of PARTS_AHEAD parts, and that no part is without samples.
 static int64_t part_length_us(const struct sl_source_options *options, int room)
 {
-    int64_t length_us = sl_session_sample_us(options, room / PARTS_AHEAD);
+    int64_t length_us = sl_grid_us(options, room / PARTS_AHEAD);
     length_us = length_us < MIN_PART_US ? MIN_PART_US : length_us > MAX_PART_US ? MAX_PART_US : length_us;
-    int64_t least_us = sl_session_sample_us(options, 2);
+    int64_t least_us = sl_grid_us(options, 2);
     return length_us > least_us ? length_us : least_us;
 }
 
 static int lane_threads(const struct sl_source_options *options)
 {
     int threads = options->threads > 0 ? options->threads : av_cpu_count();
-    return threads > options->lanes ? threads / options->lanes : 1;
+    return options->lanes < 2 ? threads : threads > options->lanes ? threads / options->lanes : 1;
 }
 
 static struct sl_lanes *new_lanes(const char *path, const struct sl_source_options *options, int room,
@@ -339,6 +341,7 @@ static struct sl_lanes *new_lanes(const char *path, const struct sl_source_optio
     made->path = path;
     made->options = options;
     made->own = *options;
+    made->lane_count = options->lanes > 1 ? options->lanes : 1;
     made->own.threads = lane_threads(options);
     made->own.interrupted = lanes_must_stop;
     made->own.note = NULL; // what is to be noted is odd, and the session that takes over says it
@@ -348,10 +351,10 @@ static struct sl_lanes *new_lanes(const char *path, const struct sl_source_optio
     made->odd = INT_MAX;
     made->read_end_us = SL_NO_TIME;
     made->next_us = made->end_us = SL_NO_TIME;
-    made->index = sl_session_first_index(options, options->from_us);
-    made->part_room = PARTS_AHEAD * options->lanes;
+    made->index = sl_grid_first(options, options->from_us);
+    made->part_room = PARTS_AHEAD * made->lane_count;
     made->parts = calloc((size_t)made->part_room, sizeof *made->parts);
-    made->lanes = calloc((size_t)options->lanes, sizeof *made->lanes);
+    made->lanes = calloc((size_t)made->lane_count, sizeof *made->lanes);
     pthread_mutex_init(&made->lock, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -384,7 +387,7 @@ int sl_lanes_start(const char *path, const struct sl_source_options *options, co
     for (int i = 0; i < made->part_room; i++) {
         made->parts[i].number = -1;
     }
-    for (int i = 0; i < options->lanes; i++) {
+    for (int i = 0; i < made->lane_count; i++) {
         struct lane *lane = &made->lanes[i];
         *lane = (struct lane){.all = made, .number = i};
         if (pthread_create(&lane->thread, NULL, run_lane, lane) != 0) {

@@ -36,6 +36,7 @@ int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struc
 {
     *pictures = (struct sl_pictures){
         .input = input, .holes = holes, .counts = counts, .key_us = SL_NO_TIME, .backward_us = SL_NO_TIME};
+    sl_packets_clear(&pictures->packets);
     AVCodecContext *codec = avcodec_alloc_context3(input->decoder);
     pictures->codec = codec;
     pictures->packet = av_packet_alloc();
@@ -65,6 +66,7 @@ int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struc
 void sl_pictures_close(struct sl_pictures *pictures)
 {
     avcodec_free_context(&pictures->codec);
+    sl_packets_clear(&pictures->packets);
     av_packet_free(&pictures->packet);
     av_frame_free(&pictures->doubtful);
     av_frame_free(&pictures->queued);
@@ -73,6 +75,7 @@ void sl_pictures_close(struct sl_pictures *pictures)
 void sl_pictures_reset(struct sl_pictures *pictures)
 {
     avcodec_flush_buffers(pictures->codec);
+    sl_packets_clear(&pictures->packets);
     av_packet_unref(pictures->packet);
     pictures->has_packet = 0;
     pictures->losses = (struct sl_losses){0};
@@ -93,11 +96,12 @@ void sl_pictures_trust(struct sl_pictures *pictures)
     pictures->losses.suspicion = 0;
     pictures->losses.faults = 0;
     pictures->guessed = 0;
+    pictures->missing = 0;
 }
 
 int sl_pictures_are_trusted(const struct sl_pictures *pictures)
 {
-    return pictures->losses.faults == 0 && pictures->guessed == 0 && pictures->step_us == 0 &&
+    return pictures->losses.faults == 0 && pictures->guessed == 0 && pictures->missing == 0 && pictures->step_us == 0 &&
            !pictures->input->read_error;
 }
 
@@ -218,6 +222,7 @@ static void record_losses(struct sl_pictures *pictures, const AVFrame *frame, in
     const char *damage = NULL;
     int64_t after_us = pictures->has_last ? pictures->last_us - step_us : INT64_MIN;
     int64_t lost_us = sl_losses_settle(&pictures->losses, after_us, raw_us, &damage);
+    pictures->missing += lost_us != SL_NO_TIME && pictures->counts->skipped > 0;
     if (!pictures->has_last) {
         if (lost_us != SL_NO_TIME && !pictures->was_repositioned) {
             sl_holes_add(pictures->holes, lost_us + step_us, now->pts_us, NO_KEY_PICTURE);
@@ -268,6 +273,7 @@ static void record_tail(struct sl_pictures *pictures)
     const struct sl_losses *losses = &pictures->losses;
     int64_t end_us = pictures->has_last ? pictures->last_end_us : 0;
     int64_t lost_end_us = end_us;
+    pictures->missing += losses->count > 0 && pictures->counts->skipped > 0;
     for (int i = 0; i < losses->count && losses->suspicion > 0; i++) {
         int64_t pts_us = losses->expected[i].pts_us + pictures->step_us;
         if (pts_us >= lost_end_us && pts_us - lost_end_us < DOUBT_US) {
@@ -287,11 +293,21 @@ static void record_tail(struct sl_pictures *pictures)
     }
 }
 
+static int next_packet(struct sl_pictures *pictures, int *is_needed, struct sl_error *error)
+{
+    *is_needed = 1;
+    if (!pictures->input->options->skip_unneeded) {
+        return sl_input_read(pictures->input, pictures->packet, error);
+    }
+    return sl_packets_next(&pictures->packets, pictures->input, pictures->packet, is_needed, error);
+}
+
 // Gives the decoder one more packet, or tells it that none follows.
 static int feed(struct sl_pictures *pictures, struct sl_error *error)
 {
     if (!pictures->has_packet) {
-        int status = sl_input_read(pictures->input, pictures->packet, error);
+        int is_needed = 1;
+        int status = next_packet(pictures, &is_needed, error);
         if (status < 0) {
             return status;
         }
@@ -300,7 +316,8 @@ static int feed(struct sl_pictures *pictures, struct sl_error *error)
             return SL_OK;
         }
         int is_key = (pictures->packet->flags & AV_PKT_FLAG_KEY) != 0;
-        if (pictures->was_repositioned && !pictures->seen_key && !is_key) {
+        pictures->counts->skipped += !is_needed;
+        if (!is_needed || (pictures->was_repositioned && !pictures->seen_key && !is_key)) {
             av_packet_unref(pictures->packet);
             return SL_OK;
         }

@@ -8,6 +8,7 @@
 #include "decode/input.h"
 #include "decode/losses.h"
 #include "decode/nvdec.h"
+#include "decode/packets.h"
 
 struct sl_picture {
     AVFrame *frame; // never NULL; blank before the first picture
@@ -20,12 +21,14 @@ struct sl_pictures {
     struct sl_holes *holes;
     struct sl_source_counts *counts;
     AVCodecContext *codec;
+    struct sl_packets packets; // read ahead, where unneeded ones are skipped
     AVPacket *packet;
     int has_packet; // `packet` waits to be sent
     struct sl_losses losses;
 
     int seen_key;   // a key picture's packet came by
     int64_t key_us; // time of the first key picture's packet since the start or the last jump; SL_NO_TIME before
+    int missing;    // pictures that did not come, where some were skipped
     int guessed;    // pictures whose time is not stated but was guessed from the order of decoding
     // After a seek packets before the first key picture are dropped, and pictures before it are not missed.
     int was_repositioned;
@@ -50,7 +53,8 @@ void sl_pictures_reset(struct sl_pictures *pictures);
 
 // What went wrong before the last picture is not to be held against those after it.
 void sl_pictures_trust(struct sl_pictures *pictures);
-// 1 if nothing went wrong since: no fault was reported, no time guessed, no clock corrected.
+// 1 if nothing went wrong since: no fault was reported, no time guessed, no clock corrected, nothing missing
+// beside what was skipped.
 int sl_pictures_are_trusted(const struct sl_pictures *pictures);
 
 // Moves the next picture into `picture`; SL_END after the last one (then last_end_us is where pictures end), or

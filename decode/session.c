@@ -1,18 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "decode/session.h"
 
-int64_t sl_session_sample_us(const struct sl_source_options *options, int64_t index)
-{
-    return av_rescale_rnd(index, INT64_C(1000000) * options->fps_den, options->fps_num, AV_ROUND_DOWN);
-}
-
-int64_t sl_session_first_index(const struct sl_source_options *options, int64_t from_us)
-{
-    if (from_us == SL_NO_TIME || from_us <= 0) {
-        return 0;
-    }
-    return av_rescale_rnd(from_us, options->fps_num, INT64_C(1000000) * options->fps_den, AV_ROUND_UP);
-}
+#include "decode/grid.h"
 
 // ---- Opening and going somewhere
 
@@ -37,7 +26,7 @@ int sl_session_open(struct sl_session *session, const char *path, const struct s
 {
     session->options = options;
     session->path = path;
-    session->index = sl_session_first_index(options, options->from_us);
+    session->index = sl_grid_first(options, options->from_us);
     session->to_us = options->to_us;
     session->end_us = SL_NO_TIME;
     session->holes.from_us = options->from_us;
@@ -107,7 +96,7 @@ static int try_seek(struct sl_session *session, int64_t target_us, struct sl_err
     }
     // A time guessed from decoding order may differ after a seek.
     return session->has_ahead && session->ahead.frame->pts != AV_NOPTS_VALUE &&
-           session->ahead.pts_us <= sl_session_sample_us(session->options, session->index);
+           session->ahead.pts_us <= sl_grid_us(session->options, session->index);
 }
 
 // Further back if the key picture was not early enough, and if nothing helps from the beginning, which is slow but
@@ -115,7 +104,7 @@ static int try_seek(struct sl_session *session, int64_t target_us, struct sl_err
 int sl_session_go_to_start(struct sl_session *session, struct sl_error *error)
 {
     static const int64_t step_back_us[] = {0, 2000000, 10000000, 60000000};
-    int64_t target_us = sl_session_sample_us(session->options, session->index);
+    int64_t target_us = sl_grid_us(session->options, session->index);
     if (session->index == 0 || !sl_input_can_seek(&session->input)) {
         return session->was_moved ? rewind_streams(session, error) : SL_OK;
     }
@@ -250,7 +239,7 @@ int sl_session_next(struct sl_session *session, int64_t *index, int *is_new, str
     if (session->end_us != SL_NO_TIME) {
         return SL_END;
     }
-    int64_t sample_us = sl_session_sample_us(session->options, session->index);
+    int64_t sample_us = sl_grid_us(session->options, session->index);
     if (session->to_us != SL_NO_TIME && sample_us >= session->to_us) {
         return finish(session);
     }

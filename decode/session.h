@@ -61,8 +61,4 @@ int sl_session_is_clean(const struct sl_session *session);
 // the sample before. SL_END after the last sample.
 int sl_session_next(struct sl_session *session, int64_t *index, int *is_new, struct sl_error *error);
 
-int64_t sl_session_sample_us(const struct sl_source_options *options, int64_t index);
-// The first sample that is not before from_us (SL_NO_TIME: 0).
-int64_t sl_session_first_index(const struct sl_source_options *options, int64_t from_us);
-
 #endif

@@ -10,6 +10,7 @@
 #include <libavutil/pixdesc.h>
 
 #include "decode/cuts.h"
+#include "decode/grid.h"
 #include "decode/lanes.h"
 #include "decode/session.h"
 #include "decode/surface.h"
@@ -18,6 +19,7 @@
 
 struct sl_source {
     struct sl_source_options options;
+    struct sl_source_options alone; // the session's: it decodes everything
     char *path;
     struct sl_source_info info;
     struct sl_session session;      // stands still while there are lanes
@@ -111,12 +113,14 @@ static int open_source(struct sl_source *source, const char *path, struct sl_err
     if (source->path == NULL) {
         return sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", path);
     }
-    int status = sl_session_open(&source->session, source->path, options, 0, error);
+    source->alone = *options;
+    source->alone.skip_unneeded = 0;
+    int status = sl_session_open(&source->session, source->path, &source->alone, 0, error);
     if (status != SL_OK) {
         return status;
     }
     say_refusal(source);
-    if (options->lanes > 1 && sl_cuts_are_possible(&source->session.input)) {
+    if ((options->lanes > 1 || options->skip_unneeded) && sl_cuts_are_possible(&source->session.input)) {
         sl_session_read_index(&source->session);
         status = sl_lanes_start(source->path, options, &source->session.input, &source->lanes, error);
     }
@@ -275,7 +279,7 @@ int sl_source_next(struct sl_source *source, struct sl_sample *sample, struct sl
     if (status != SL_OK) {
         return status == SL_END ? SL_END : fail(source, status, error);
     }
-    int64_t sample_us = sl_session_sample_us(&source->options, index);
+    int64_t sample_us = sl_grid_us(&source->options, index);
     *sample = (struct sl_sample){index, sample_us, sl_frame_ref(source->frame)};
     return SL_OK;
 }

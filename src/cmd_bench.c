@@ -48,6 +48,7 @@ enum {
     OPT_TOKENS,
     OPT_DECODER,
     OPT_LANES,
+    OPT_DECODE_ALL,
     OPT_FROM,
     OPT_TO,
 };
@@ -74,6 +75,7 @@ static const struct option long_options[] = {
     {"max-tokens-per-pair", required_argument, NULL, OPT_TOKENS},
     {"decoder", required_argument, NULL, OPT_DECODER},
     {"decode-lanes", required_argument, NULL, OPT_LANES},
+    {"decode-all", no_argument, NULL, OPT_DECODE_ALL},
     {"from", required_argument, NULL, OPT_FROM},
     {"to", required_argument, NULL, OPT_TO},
     {NULL, 0, NULL, 0},
@@ -205,6 +207,9 @@ static int set_pipeline_option(struct options *o, int option, const char *text, 
         status = sl_option_int("--decode-lanes", text, 1, SL_LANES_MAX, &number, e);
         o->pipeline.decode_lanes = (int)number;
         return status;
+    case OPT_DECODE_ALL:
+        o->pipeline.decode_all = 1;
+        break;
     case OPT_FROM:
         return sl_option_span("--from", text, &o->pipeline.from_us, e);
     case OPT_TO:

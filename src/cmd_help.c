@@ -111,6 +111,7 @@ static const char help_bench[] =
     "      --output-tokens N      of each window's answer, exactly (60)\n"
     "      --window T, --fps RATE, --max-tokens-per-pair N, --from T, --to T, --decoder D,\n"
     "      --decode-lanes N       as for index\n"
+    "      --decode-all           lanes decode pictures that nobody needs, too\n"
     "With random weights the tokenizer of -m DIR (the demo model) lays out the prompts.\n"
     "\n"
     "Keys of --json (those with _ms, and seconds, have _low and _high beside them; null: not measured)\n"

@@ -2,7 +2,7 @@
 // Prints what decode/ hands out: a line for each sample and hole, and what it took. For comparing lanes with one
 // session and NVDEC with the CPU's decoder:
 //
-//     sl-samples --hash FILE >one; sl-samples --hash --lanes 8 --cuda FILE >many; diff one many
+//     sl-samples --hash FILE >one; sl-samples --hash --lanes 8 --skip --cuda FILE >many; diff one many
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -181,10 +181,10 @@ static int read_file(struct tool *t, const char *path, struct sl_error *error)
         printf("end %" PRId64 "\n", sl_source_end_us(source));
         fprintf(stderr,
                 "%" PRId64 " samples (%" PRId64 " on the GPU); %" PRId64 " pictures decoded (%" PRId64
-                " on the GPU), undated %" PRId64 ", backward %" PRId64 ", damaged %" PRId64
+                " on the GPU), %" PRId64 " skipped, undated %" PRId64 ", backward %" PRId64 ", damaged %" PRId64
                 "; opened in %.3f s, read in %.3f s, %.1f pictures/s\n",
-                t->samples, t->on_gpu, counts.decoded, counts.on_gpu, counts.undated, counts.backward, counts.damaged,
-                opened_s - start_s, read_s, (double)counts.decoded / read_s);
+                t->samples, t->on_gpu, counts.decoded, counts.on_gpu, counts.skipped, counts.undated, counts.backward,
+                counts.damaged, opened_s - start_s, read_s, (double)counts.decoded / read_s);
     }
     sl_source_close(source);
     return status == SL_END ? SL_OK : status;
@@ -193,15 +193,11 @@ static int read_file(struct tool *t, const char *path, struct sl_error *error)
 static int parse(int argc, char **argv, struct tool *t)
 {
     static const struct option long_options[] = {
-        {"fps", required_argument, NULL, 'f'},
-        {"lanes", required_argument, NULL, 'l'},
-        {"from", required_argument, NULL, 'a'},
-        {"threads", required_argument, NULL, 't'},
-        {"to", required_argument, NULL, 'b'},
-        {"cuda", no_argument, NULL, 'c'},
-        {"hash", no_argument, NULL, 'h'},
-        {"quiet", no_argument, NULL, 'q'},
-        {NULL, 0, NULL, 0},
+        {"fps", required_argument, NULL, 'f'},  {"lanes", required_argument, NULL, 'l'},
+        {"from", required_argument, NULL, 'a'}, {"threads", required_argument, NULL, 't'},
+        {"to", required_argument, NULL, 'b'},   {"cuda", no_argument, NULL, 'c'},
+        {"skip", no_argument, NULL, 's'},       {"hash", no_argument, NULL, 'h'},
+        {"quiet", no_argument, NULL, 'q'},      {NULL, 0, NULL, 0},
     };
     int option = 0;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -220,6 +216,9 @@ static int parse(int argc, char **argv, struct tool *t)
             break;
         case 'b':
             t->options.to_us = (int64_t)(atof(optarg) * 1e6);
+            break;
+        case 's':
+            t->options.skip_unneeded = 1;
             break;
         case 'c':
             t->wants_cuda = 1;
@@ -244,8 +243,9 @@ int main(int argc, char **argv)
     sl_source_defaults(&tool.options);
     tool.options.note = note;
     if (!parse(argc, argv, &tool)) {
-        fprintf(stderr, "usage: sl-samples [--fps N] [--lanes N] [--threads N] [--from S] [--to S] [--cuda] [--hash]"
-                        " [--quiet] FILE\n");
+        fprintf(stderr,
+                "usage: sl-samples [--fps N] [--lanes N] [--threads N] [--from S] [--to S] [--skip] [--cuda] [--hash]"
+                " [--quiet] FILE\n");
         return 2;
     }
     av_log_set_level(AV_LOG_QUIET);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lanes give what one session gives: every sample with its times and its pixels, every hole and when it is known,
-// notes, counts and the end; for sound files, and for all that makes lanes hand over. That one session is right is
-// test_decode's and test_decode_faults' to say.
+// notes, counts and the end; for sound files, with and without skipping, and for all that makes lanes hand over. That
+// one session is right is test_decode's and test_decode_faults' to say.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -79,11 +79,12 @@ static void take_holes(struct sl_source *source, struct reading *r)
     }
 }
 
-static struct reading *read_all(const char *path, struct sl_source_options options, int lanes)
+static struct reading *read_all(const char *path, struct sl_source_options options, int lanes, int skip)
 {
     struct reading *r = calloc(1, sizeof *r);
     assert_non_null(r);
     options.lanes = lanes;
+    options.skip_unneeded = skip;
     options.threads = 1;
     options.note = take_note;
     options.ctx = r;
@@ -111,11 +112,11 @@ static struct reading *read_all(const char *path, struct sl_source_options optio
     return r;
 }
 
-static void assert_same(const struct reading *one, const struct reading *many, const char *path, int lanes)
+static void assert_same_samples(const struct reading *one, const struct reading *many, const char *path, int lanes)
 {
-    if (one->status != many->status || one->samples != many->samples || one->holes != many->holes) {
-        fail_msg("%s, %d lanes: status %d, %d samples, %d holes instead of %d, %d, %d", path, lanes, many->status,
-                 many->samples, many->holes, one->status, one->samples, one->holes);
+    if (one->status != many->status || one->samples != many->samples || one->end_us != many->end_us) {
+        fail_msg("%s, %d lanes: status %d, %d samples, end %lld instead of %d, %d, %lld", path, lanes, many->status,
+                 many->samples, (long long)many->end_us, one->status, one->samples, (long long)one->end_us);
     }
     for (int i = 0; i < one->samples; i++) {
         if (memcmp(&one->sample[i], &many->sample[i], sizeof one->sample[i]) != 0) {
@@ -124,6 +125,12 @@ static void assert_same(const struct reading *one, const struct reading *many, c
                      (long long)one->sample[i].pts_us, (unsigned long long)one->sample[i].pixels);
         }
     }
+}
+
+static void assert_same(const struct reading *one, const struct reading *many, const char *path, int lanes)
+{
+    assert_same_samples(one, many, path, lanes);
+    assert_int_equal(one->holes, many->holes);
     for (int i = 0; i < one->holes; i++) {
         assert_int_equal(one->hole[i].start_us, many->hole[i].start_us);
         assert_int_equal(one->hole[i].end_us, many->hole[i].end_us);
@@ -131,14 +138,35 @@ static void assert_same(const struct reading *one, const struct reading *many, c
         assert_int_equal(one->hole_at[i], many->hole_at[i]);
     }
     assert_string_equal(one->notes, many->notes);
-    assert_int_equal(one->end_us, many->end_us);
-    if (one->counts.decoded != many->counts.decoded) {
-        fail_msg("%s, %d lanes, %d samples: %lld decoded instead of %lld", path, lanes, one->samples,
-                 (long long)many->counts.decoded, (long long)one->counts.decoded);
-    }
+    assert_int_equal(one->counts.decoded, many->counts.decoded);
     assert_int_equal(one->counts.undated, many->counts.undated);
     assert_int_equal(one->counts.backward, many->counts.backward);
     assert_int_equal(one->counts.damaged, many->counts.damaged);
+}
+
+static int is_in_hole(const struct reading *r, int64_t us)
+{
+    for (int i = 0; i < r->holes; i++) {
+        if (us >= r->hole[i].start_us && us < r->hole[i].end_us) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+// Damage of what was skipped is not seen; but what is said is true, and the samples are the same.
+static void assert_same_but_for_skipped(const struct reading *one, const struct reading *many, const char *path,
+                                        int lanes)
+{
+    assert_same_samples(one, many, path, lanes);
+    for (int i = 0; i < many->holes; i++) {
+        for (int64_t us = many->hole[i].start_us; us < many->hole[i].end_us; us += 20000) {
+            assert_true(is_in_hole(one, us));
+        }
+    }
+    if (one->holes == 0) {
+        assert_string_equal(one->notes, many->notes);
+    }
 }
 
 static struct sl_source_options at_rate(int64_t num, int64_t den)
@@ -150,41 +178,50 @@ static struct sl_source_options at_rate(int64_t num, int64_t den)
     return options;
 }
 
-// Returns the number of samples.
-static int check_span(const char *path, const struct sl_source_options *options)
+static void check_way(const char *path, const struct sl_source_options *options, const struct reading *one, int lanes,
+                      int skip)
 {
-    static const int lanes[] = {2, 3, 5};
-    struct reading *one = read_all(path, *options, 1);
-    for (size_t i = 0; i < sizeof lanes / sizeof lanes[0]; i++) {
-        struct reading *many = read_all(path, *options, lanes[i]);
-        assert_same(one, many, path, lanes[i]);
-        free(many);
-    }
-    int samples = one->samples;
+    struct reading *many = read_all(path, *options, lanes, skip);
+    (skip ? assert_same_but_for_skipped : assert_same)(one, many, path, lanes);
+    free(many);
+}
+
+// Not every number of lanes at every span: this takes long enough.
+static void check_span(const char *path, const struct sl_source_options *options)
+{
+    static const int lanes[] = {2, 3, 5}, lanes_that_skip[] = {3, 1};
+    static int turn;
+    struct reading *one = read_all(path, *options, 1, 0);
+    assert_int_equal(one->counts.skipped, 0);
+    check_way(path, options, one, lanes[turn % 3], 0);
+    check_way(path, options, one, lanes_that_skip[turn % 2], 1);
+    turn++;
     free(one);
-    return samples;
 }
 
 static void check_file(const char *path)
 {
-    static const int64_t rates[][2] = {{2, 1}, {25, 1}, {7, 1}, {1, 9}};
-    static const int64_t spans[][2] = {{SL_NO_TIME, SL_NO_TIME}, {7300000, SL_NO_TIME}, {3333333, 21700000}};
-    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
-        struct sl_source_options options = at_rate(rates[i][0], rates[i][1]);
-        for (size_t k = 0; k < sizeof spans / sizeof spans[0]; k++) {
-            options.from_us = spans[k][0];
-            options.to_us = spans[k][1];
-            (void)check_span(path, &options);
-        }
+    static const struct {
+        int64_t num, den, from_us, to_us;
+    } spans[] = {
+        {2, 1, SL_NO_TIME, SL_NO_TIME}, {25, 1, SL_NO_TIME, SL_NO_TIME}, {25, 1, 7300000, 19900000},
+        {7, 1, 3333333, SL_NO_TIME},    {1, 4, SL_NO_TIME, 26000000},
+    };
+    for (size_t i = 0; i < sizeof spans / sizeof spans[0]; i++) {
+        struct sl_source_options options = at_rate(spans[i].num, spans[i].den);
+        options.from_us = spans[i].from_us;
+        options.to_us = spans[i].to_us;
+        check_span(path, &options);
     }
 }
 
 // How many samples come from lanes before they end or hand over; *turn says which; SL_OK, or -1 if there are none.
-static int samples_of_lanes(const char *path, int64_t fps, enum sl_lanes_turn *turn)
+static int samples_of_lanes(const char *path, int64_t fps, int skip, enum sl_lanes_turn *turn)
 {
     struct sl_source_options options = at_rate(fps, 1);
     options.threads = 1;
     options.lanes = 3;
+    options.skip_unneeded = skip;
     struct sl_session session = {0};
     struct sl_lanes *lanes = NULL;
     int samples = -1;
@@ -206,18 +243,32 @@ static int samples_of_lanes(const char *path, int64_t fps, enum sl_lanes_turn *t
 // Sound files must not be handed over, or lanes would be of no use.
 static void assert_lanes_do_it(const char *path)
 {
-    enum sl_lanes_turn turn = SL_LANES_SAMPLE;
-    int samples = samples_of_lanes(path, 2, &turn);
-    if (samples <= 0 || turn != SL_LANES_END) {
-        fail_msg("%s: %s after %d samples", path, samples < 0 ? "no lanes" : "handed over", samples);
+    for (int skip = 0; skip < 2; skip++) {
+        enum sl_lanes_turn turn = SL_LANES_SAMPLE;
+        int samples = samples_of_lanes(path, 2, skip, &turn);
+        if (samples <= 0 || turn != SL_LANES_END) {
+            fail_msg("%s: %s after %d samples", path, samples < 0 ? "no lanes" : "handed over", samples);
+        }
     }
 }
 
 static void assert_lanes_hand_over(const char *path)
 {
     enum sl_lanes_turn turn = SL_LANES_SAMPLE;
-    (void)samples_of_lanes(path, 25, &turn);
+    (void)samples_of_lanes(path, 25, 0, &turn);
     assert_int_equal(turn, SL_LANES_HAND_OVER);
+}
+
+// At one sample in two seconds hardly any picture is shown: those that no other refers to are left out.
+static void assert_some_are_skipped(const char *path, int can_tell)
+{
+    struct sl_source_options options = at_rate(1, 2);
+    struct reading *r = read_all(path, options, 2, 1);
+    assert_int_equal(r->status, SL_END);
+    if (r->counts.skipped < (can_tell ? PICTURES / 4 : 0) || (!can_tell && r->counts.skipped > 0)) {
+        fail_msg("%s: %lld pictures skipped", path, (long long)r->counts.skipped);
+    }
+    free(r);
 }
 
 static struct clip plain_clip(const char *name)
@@ -251,7 +302,7 @@ static void reordered_pictures(void **state)
         {"b.mov", "mpeg2video", "", 2, 15},
         {"h.mp4", "libx265", "preset=ultrafast:x265-params=log-level=none", 4, 40},
         {"v.mkv", "libvpx-vp9", "deadline=realtime:cpu-used=8:lag-in-frames=12:auto-alt-ref=1", 0, 50},
-        {"intra.mp4", "libx264", "", 0, 1},
+        {"plain.mkv", "libx264", "preset=ultrafast", 1, 24},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         if (!clip_encoder_exists(kinds[i].encoder)) {
@@ -265,6 +316,8 @@ static void reordered_pictures(void **state)
         clip_make(&clip);
         check_file(clip.path);
         assert_lanes_do_it(clip.path);
+        assert_some_are_skipped(clip.path,
+                                strcmp(kinds[i].encoder, "libx264") == 0 || strcmp(kinds[i].encoder, "libx265") == 0);
     }
 }
 
@@ -410,10 +463,10 @@ static void damaged_files(void **state)
             snprintf(name, sizeof name, "noise-%s", names[i]);
             clip_write_bytes(clip_path(name), bytes, size);
             struct sl_source_options options = at_rate(25, 1);
-            (void)check_span(clip_path(name), &options);
+            check_span(clip_path(name), &options);
             options = at_rate(2, 1);
             options.from_us = 4400000;
-            (void)check_span(clip_path(name), &options);
+            check_span(clip_path(name), &options);
         }
         free(bytes);
     }
