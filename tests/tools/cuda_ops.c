@@ -458,6 +458,7 @@ static const struct {
     {"paged", check_paged, 0},
     {"sample", check_sample, 1},
     {"image_resize", check_image_resize, 1},
+    {"pair_differences", check_pair_differences, 1},
     {"patchify", check_patchify, 0},
     {"graphs", check_graphs, 0},
     {"errors", check_errors, 1},

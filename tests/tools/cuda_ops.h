@@ -110,6 +110,7 @@ void check_attention_groups(struct bench *b);
 void check_paged(struct bench *b); // qk_norm_rope_store and attention_paged
 void check_sample(struct bench *b);
 void check_image_resize(struct bench *b);
+void check_pair_differences(struct bench *b);
 void check_patchify(struct bench *b);
 void check_copies(struct bench *b);
 void check_fences(struct bench *b);

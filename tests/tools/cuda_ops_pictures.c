@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// image_resize of frames in host memory and, on a GPU, of the same in its memory; and drawing tokens.
+// image_resize of frames in host memory and, on a GPU, of the same in its memory; how far pictures differ; and drawing
+// tokens.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -197,6 +198,53 @@ void check_image_resize(struct bench *b)
         check_frame(b, pictures[i].frame, pictures[i].upside_down, pictures[i].width, pictures[i].height,
                     pictures[i].kind);
     }
+}
+
+// --- still pairs ---
+
+// Pictures that wander by a few levels each; every fourth shows what the one before does.
+static void check_differences(struct bench *b, int width, int height, int count, float level)
+{
+    int64_t size = (int64_t)width * height * 3;
+    int pairs = count - 1;
+    uint8_t *pixels = bench_host(b, size * count);
+    int32_t *pair = bench_host(b, 2 * pairs * (int64_t)sizeof *pair);
+    for (int64_t i = 0; i < size * count; i++) {
+        int still = i >= size && i / size % 4 == 3;
+        pixels[i] = (uint8_t)(i < size ? 40 + bench_below(b, 120) : pixels[i - size] + (still ? 0 : bench_below(b, 4)));
+    }
+    for (int i = 0; i < 2 * pairs; i++) {
+        pair[i] = (i + 1) / 2;
+    }
+    struct operand shown = operand_bytes(b, pixels, 1, size * count), which = operand_ints(b, pair, 1, 2 * pairs);
+    struct operand out = operand_output(b, SL_F32, 1, pairs);
+    shown = operand_reshaped(&shown, 4, (int64_t[]){count, height, width, 3});
+    which = operand_reshaped(&which, 2, (int64_t[]){pairs, 2});
+    out = operand_reshaped(&out, 1, (int64_t[]){pairs});
+    b->dut->ops->pair_differences(b->stream, &shown.dut, &which.dut, level, &out.dut);
+    b->reference->ops->pair_differences(b->reference_stream, &shown.ref, &which.ref, level, &out.ref);
+    char what[120], why[120] = "";
+    snprintf(what, sizeof what, "pair_differences: %d pairs of %dx%d, level %g", pairs, width, height, (double)level);
+    if (!bench_failed_stream(b, what)) {
+        operand_fetch(b, &out);
+        const float *got = out.host.data, *wanted = out.ref.data;
+        for (int i = pairs - 1; i >= 0; i--) {
+            if (got[i] != wanted[i]) {
+                snprintf(why, sizeof why, "pair %d: %g for %g", i, (double)got[i], (double)wanted[i]);
+            }
+        }
+        judge_plain(b, why[0] == 0, what, why);
+    }
+    bench_clear(b);
+}
+
+void check_pair_differences(struct bench *b)
+{
+    check_differences(b, 64, 32, 2, 1);
+    check_differences(b, 64, 32, 20, 0);
+    check_differences(b, 56, 40, 20, 4);
+    check_differences(b, 56, 40, 20, 255);
+    check_differences(b, 640, 352, 32, 6);
 }
 
 struct sl_frame *bench_frame(struct bench *b, int width, int height)

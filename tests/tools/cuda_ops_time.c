@@ -359,6 +359,36 @@ static void run_patchify(struct bench *b, const void *context, int set)
     b->dut->ops->patchify(b->stream, rgb, 2, 16, 2, half, half, &c->patches.dut);
 }
 
+struct still_context {
+    struct operand pictures, pair, difference;
+};
+
+static void run_differences(struct bench *b, const void *context, int set)
+{
+    const struct still_context *c = context;
+    (void)set;
+    b->dut->ops->pair_differences(b->stream, &c->pictures.dut, &c->pair.dut, 2, &c->difference.dut);
+}
+
+// A window of 30 s at 2 frames a second, 640x352.
+static void time_differences(struct bench *b)
+{
+    enum { WIDTH = 640, HEIGHT = 352, COUNT = 60 };
+    const int64_t size = (int64_t)WIDTH * HEIGHT * 3 * COUNT;
+    uint8_t *pixels = bench_host(b, size);
+    int32_t pair[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        pair[i] = i;
+    }
+    struct still_context c = {operand_bytes(b, pixels, 1, size), operand_ints(b, pair, 1, COUNT),
+                              operand_output(b, SL_F32, 1, COUNT / 2)};
+    c.pictures = operand_reshaped(&c.pictures, 4, (int64_t[]){COUNT, HEIGHT, WIDTH, 3});
+    c.pair = operand_reshaped(&c.pair, 2, (int64_t[]){COUNT / 2, 2});
+    c.difference = operand_reshaped(&c.difference, 1, (int64_t[]){COUNT / 2});
+    measure(b, &(struct timing){run_differences, &c, 1, (double)size, 0}, "pair_differences, 30 pairs of 640x352");
+    bench_clear(b);
+}
+
 static void time_pictures(struct bench *b)
 {
     enum { WIDTH = 640, HEIGHT = 352 };
@@ -409,6 +439,7 @@ static void time_others(struct bench *b)
     time_norm(b, PATCHES, 1024, 1);
     time_norm(b, PATCHES, 1152, 1);
     time_pictures(b);
+    time_differences(b);
     for (int count = 1; count <= 32; count += 31) {
         time_sample(b, count, (struct sl_sample_row){0, 1, 0, 0, 0}, "greedy");
         time_sample(b, count, (struct sl_sample_row){0.7f, 0.8f, 20, 0, 0.5f}, "top-k 20, top-p 0.8");
