@@ -209,7 +209,7 @@ static int set_pipeline_option(struct options *o, int option, const char *text, 
         return status;
     case OPT_DECODE_ALL:
         o->pipeline.decode_all = 1;
-        break;
+        return SL_OK;
     case OPT_FROM:
         return sl_option_span("--from", text, &o->pipeline.from_us, e);
     case OPT_TO:
