@@ -8,9 +8,9 @@
 #include "cuda/attention.h"
 #include "cuda/warpgroup.cuh"
 
-enum { TOKENS = 64 };
+enum { PAGE = 64 }; // tokens that lie together: a page's, or a part of one
 
-template <int SIZE, int GROUPS> struct shared_tiles {
+template <int SIZE, int GROUPS, int TOKENS> struct shared_tiles {
     static const int rows = 64 * GROUPS, units = SIZE / 8;
     uint4 q[units][rows]; // later the result, row by row
     uint4 k[2][units][TOKENS], v[2][units][TOKENS];
@@ -28,28 +28,89 @@ static __device__ __forceinline__ void bring(uint4 (*to)[ROWS], const bf16 *from
     }
 }
 
-// Where a block's keys and values are.
-struct place {
-    int64_t base;   // element of the first token in k and v, unless paged
-    int64_t stride; // elements from token to token
-    int length;     // tokens
+// A thread's share of a tile of keys or values: the same places in every tile, so they are found once. Units beyond d
+// are not copied: they are zero from the beginning.
+template <int SIZE, int TOKENS, int THREADS> struct copier {
+    static const int count = (TOKENS * SIZE / 8 + THREADS - 1) / THREADS;
+    uint32_t to[count]; // bytes
+    int from[count];    // elements; negative: nothing
+    int row[count];     // of the tile
 };
 
-static __device__ __forceinline__ int page_of(const attention_job &job, int b, int token, int length)
+template <int SIZE, int TOKENS, int THREADS>
+static __device__ __forceinline__ void prepare(copier<SIZE, TOKENS, THREADS> &c, int64_t stride, int d)
 {
-    return job.is_paged && token < length ? job.page_table[b * job.page_stride + token / job.page_tokens] : 0;
+    const int units = SIZE / 8;
+#pragma unroll
+    for (int n = 0; n < c.count; n++) {
+        int i = threadIdx.x + n * THREADS, unit = i / 8 % units;
+        c.row[n] = i % 8 + i / (8 * units) * 8;
+        c.to[n] = (uint32_t)(unit * TOKENS + c.row[n]) * 16;
+        c.from[n] = i < TOKENS * units && 8 * unit < d ? (int)(c.row[n] % PAGE * stride) + 8 * unit : -1;
+    }
 }
 
-// One head's keys or values of the tokens from `token` on; a tile never crosses a page.
-template <int SIZE>
-static __device__ __forceinline__ void bring_tokens(uint4 (*to)[TOKENS], const attention_job &job, const void *from,
-                                                    const place &at, int page, int kv_head, int token)
+// Tokens of a tile, `left` of them there; zeros behind. place: where each PAGE of them begins.
+template <int SIZE, int TOKENS, int THREADS>
+static __device__ __forceinline__ void copy_tile(const copier<SIZE, TOKENS, THREADS> &c, uint32_t to, const bf16 *from,
+                                                 const int64_t place[TOKENS / PAGE], int left)
 {
-    int64_t first = job.is_paged
-                        ? (((int64_t)page * job.kv_heads + kv_head) * job.page_tokens + token % job.page_tokens) * job.d
-                        : at.base + token * at.stride;
-    int count = at.length - token < TOKENS ? at.length - token : TOKENS;
-    bring<SIZE, TOKENS>(to, (const bf16 *)from + first, at.stride, count, job.d);
+#pragma unroll
+    for (int n = 0; n < c.count; n++) {
+        if (c.from[n] >= 0) {
+            int64_t begin = TOKENS == PAGE || c.row[n] < PAGE ? place[0] : place[TOKENS / PAGE - 1];
+            copy_to_shared(to + c.to[n], from + begin + c.from[n], c.row[n] < left);
+        }
+    }
+}
+
+// Where tiles of one head's keys and values lie: in pages, which no tile crosses, or in rows.
+struct source {
+    const bf16 *k, *v;
+    int64_t stride; // elements from token to token, or from page to page
+    int page_tokens, token_elements;
+    const int32_t *pages; // NULL: rows
+};
+
+static __device__ __forceinline__ int64_t offset_of(const source &from, int token, int seen)
+{
+    if (from.pages == NULL) {
+        return token * from.stride;
+    }
+    int page = token < seen ? from.pages[token / from.page_tokens] : 0;
+    return page * from.stride + (int64_t)(token % from.page_tokens) * from.token_elements;
+}
+
+template <int TOKENS>
+static __device__ __forceinline__ void find_places(int64_t place[TOKENS / PAGE], const source &from, int token,
+                                                   int seen)
+{
+#pragma unroll
+    for (int i = 0; i < TOKENS / PAGE; i++) {
+        place[i] = offset_of(from, token + i * PAGE, seen);
+    }
+}
+
+static __device__ __forceinline__ source source_of(const attention_job &job, int b, int begin, int kv_head)
+{
+    int64_t first = (int64_t)kv_head * job.d * (job.is_paged ? job.page_tokens : 1);
+    first += job.is_paged ? 0 : begin * job.kv_stride;
+    source from = {
+        (const bf16 *)job.k + first, (const bf16 *)job.v + first, job.kv_stride, job.page_tokens, job.d, NULL};
+    if (job.is_paged) {
+        from.stride = (int64_t)job.kv_heads * job.page_tokens * job.d;
+        from.pages = job.page_table + b * job.page_stride;
+    }
+    return from;
+}
+
+// Before the first copy: what no copy fills.
+template <typename Tiles> static __device__ __forceinline__ void clear_tiles(Tiles &tiles)
+{
+    for (int i = threadIdx.x; i < (int)(sizeof tiles.k + sizeof tiles.v) / 16; i += blockDim.x) {
+        (&tiles.k[0][0][0])[i] = make_uint4(0, 0, 0, 0);
+    }
+    __syncthreads();
 }
 
 // What the whole block copied is here, and what it read before is no longer needed.
@@ -60,28 +121,25 @@ static __device__ __forceinline__ void copies_arrived(void)
     __syncthreads();
 }
 
-// s = q k^T for the warpgroup's 64 rows and 64 tokens; goes on by itself until waited for.
-template <int SIZE, int ROWS>
-static __device__ __forceinline__ void score(float (&s)[32], const uint4 (*q)[ROWS], const uint4 (*k)[TOKENS],
-                                             int group)
+// s = q k^T for the warpgroup's 64 rows; goes on by itself until waited for. q, k: units of 16 bytes.
+template <int SIZE, int ROWS, int TOKENS>
+static __device__ __forceinline__ void score(float (&s)[TOKENS / 2], uint32_t q, uint32_t k)
 {
-    uint32_t a = shared_address(&q[0][64 * group]), b = shared_address(&k[0][0]);
 #pragma unroll
     for (int step = 0; step < SIZE / 16; step++) {
-        multiply_from_shared(s, describe(a + step * 2 * ROWS * 16, ROWS * 16, 128),
-                             describe(b + step * 2 * TOKENS * 16, TOKENS * 16, 128), step > 0);
+        multiply_from_shared(s, matrix_at(q + step * 2 * ROWS, ROWS, 8), matrix_at(k + step * 2 * TOKENS, TOKENS, 8),
+                             step > 0);
     }
     products_commit();
 }
 
 // o += p v, likewise.
-template <int SIZE>
-static __device__ __forceinline__ void weigh(float (&o)[SIZE / 2], const uint32_t p[4][4], const uint4 (*v)[TOKENS])
+template <int SIZE, int TOKENS>
+static __device__ __forceinline__ void weigh(float (&o)[SIZE / 2], const uint32_t p[TOKENS / 16][4], uint32_t v)
 {
-    uint32_t b = shared_address(&v[0][0]);
 #pragma unroll
-    for (int t = 0; t < 4; t++) {
-        multiply_from_registers(o, p[t], describe(b + t * 16 * 16, 128, TOKENS * 16));
+    for (int t = 0; t < TOKENS / 16; t++) {
+        multiply_from_registers(o, p[t], matrix_at(v + 16 * t, 8, TOKENS));
     }
     products_commit();
 }
@@ -92,13 +150,14 @@ struct softmax {
 };
 
 // Scores become weights. old: what the results so far shrink by. `scale` includes log2(e).
-static __device__ __forceinline__ void soften(softmax &state, float (&s)[32], float old[2], float scale)
+template <int TOKENS>
+static __device__ __forceinline__ void soften(softmax &state, float (&s)[TOKENS / 2], float old[2], float scale)
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float most = state.most[half], sum = 0;
 #pragma unroll
-        for (int n = 0; n < 8; n++) {
+        for (int n = 0; n < TOKENS / 8; n++) {
             most = fmaxf(most, fmaxf(s[4 * n + 2 * half], s[4 * n + 2 * half + 1]));
         }
         most = maximum_of_four(most);
@@ -106,7 +165,7 @@ static __device__ __forceinline__ void soften(softmax &state, float (&s)[32], fl
         old[half] = power_of_two(state.most[half] * scale - base);
         state.most[half] = most;
 #pragma unroll
-        for (int n = 0; n < 8; n++) {
+        for (int n = 0; n < TOKENS / 8; n++) {
 #pragma unroll
             for (int i = 2 * half; i < 2 * half + 2; i++) {
                 s[4 * n + i] = power_of_two(s[4 * n + i] * scale - base);
@@ -118,10 +177,11 @@ static __device__ __forceinline__ void soften(softmax &state, float (&s)[32], fl
 }
 
 // Weights as the A of the next product: its lanes hold the same places as those of a result.
-static __device__ __forceinline__ void pack_weights(uint32_t p[4][4], const float (&s)[32])
+template <int TOKENS>
+static __device__ __forceinline__ void pack_weights(uint32_t p[TOKENS / 16][4], const float (&s)[TOKENS / 2])
 {
 #pragma unroll
-    for (int t = 0; t < 4; t++) {
+    for (int t = 0; t < TOKENS / 16; t++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             p[t][i] = pack(s[8 * t + 2 * i], s[8 * t + 2 * i + 1]);
@@ -139,11 +199,12 @@ template <int SIZE> static __device__ __forceinline__ void shrink(float (&o)[SIZ
 
 // Takes away what a row may not see: tokens from `visible` of the block's first row on, one more for each row; or all
 // rows the same.
-static __device__ __forceinline__ void mask(float (&s)[32], int token, int visible, int is_causal, int row)
+template <int TOKENS>
+static __device__ __forceinline__ void mask(float (&s)[TOKENS / 2], int token, int visible, int is_causal, int row)
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < TOKENS / 2; i++) {
         int at = token + i / 4 * 8 + lane % 4 * 2 + i % 2, own = row + i / 2 % 2 * 8;
         if (at >= visible + (is_causal ? own : 0)) {
             s[i] = -INFINITY;
@@ -180,13 +241,14 @@ static __device__ __forceinline__ void put(const attention_job &job, const softm
     }
 }
 
-template <int SIZE, int GROUPS>
+template <int SIZE, int GROUPS, int TOKENS>
 static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) attention_many(const attention_job job)
 {
     extern __shared__ __align__(128) unsigned char dynamic[];
     const int block_rows = 64 * GROUPS;
-    shared_tiles<SIZE, GROUPS> &tiles = *(shared_tiles<SIZE, GROUPS> *)dynamic;
-    int group = threadIdx.x / 128, head = blockIdx.y, b = blockIdx.z;
+    shared_tiles<SIZE, GROUPS, TOKENS> &tiles = *(shared_tiles<SIZE, GROUPS, TOKENS> *)dynamic;
+    int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); // the compiler sees that a warp has one
+    int head = blockIdx.y, b = blockIdx.z;
     int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; // of the block: this lane's first
     int begin = job.row_start[b], rows = job.row_start[b + 1] - begin;
     int row0 = (int)(gridDim.x - 1 - blockIdx.x) * block_rows; // those that see most go first
@@ -196,60 +258,75 @@ static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) atten
     int kv_head = head / (job.heads / job.kv_heads), length = job.is_paged ? job.kv_length[b] : rows;
     int visible = job.is_paged ? length - rows + row0 + 1 : length; // to the first row of the block
     int seen = job.is_paged && visible + block_rows - 1 < length ? visible + block_rows - 1 : length;
+    const int tile_units = SIZE / 8 * TOKENS;
     const bf16 *q = (const bf16 *)job.q + (int64_t)(begin + row0) * job.q_stride + (int64_t)head * job.d;
-    place at = {begin * job.kv_stride + (int64_t)kv_head * job.d, job.is_paged ? job.d : job.kv_stride, length};
-    float scale = job.scale * 1.4426950408889634f, o[SIZE / 2] = {}, s[32], old[2];
-    uint32_t p[4][4];
+    float scale = job.scale * 1.4426950408889634f, o[SIZE / 2] = {}, s[TOKENS / 2], old[2];
+    uint32_t p[TOKENS / 16][4];
     softmax state = {{-INFINITY, -INFINITY}, {0, 0}};
-    int page = page_of(job, b, 0, seen), next_page = page_of(job, b, TOKENS, seen);
+    uint32_t q_unit = shared_address(&tiles.q[0][64 * group]) / 16, k_unit = shared_address(tiles.k) / 16;
+    uint32_t v_unit = shared_address(tiles.v) / 16;
+    source from = source_of(job, b, begin, kv_head);
+    copier<SIZE, TOKENS, 128 * GROUPS> c;
+    prepare(c, job.is_paged ? job.d : job.kv_stride, job.d);
+    if (job.d < SIZE) {
+        clear_tiles(tiles);
+    }
     bring<SIZE, block_rows>(tiles.q, q, job.q_stride, rows - row0, job.d);
-    bring_tokens<SIZE>(tiles.k[0], job, job.k, at, page, kv_head, 0);
+    int64_t place[TOKENS / PAGE], next_place[TOKENS / PAGE];
+    find_places<TOKENS>(place, from, 0, seen);
+    find_places<TOKENS>(next_place, from, TOKENS, seen);
+    copy_tile(c, k_unit * 16, from.k, place, length);
     copies_commit();
     copies_arrived();
     products_begin();
-    score<SIZE, block_rows>(s, tiles.q, tiles.k[0], group);
-    bring_tokens<SIZE>(tiles.k[1], job, job.k, at, next_page, kv_head, TOKENS); // zeros behind the end
-    bring_tokens<SIZE>(tiles.v[0], job, job.v, at, page, kv_head, 0);
+    score<SIZE, block_rows, TOKENS>(s, q_unit, k_unit);
+    copy_tile(c, (k_unit + tile_units) * 16, from.k, next_place, length - TOKENS);
+    copy_tile(c, v_unit * 16, from.v, place, length);
     copies_commit();
     products_wait<0>();
     if (TOKENS > visible) {
-        mask(s, 0, visible, job.is_paged, row);
+        mask<TOKENS>(s, 0, visible, job.is_paged, row);
     }
-    soften(state, s, old, scale);
-    pack_weights(p, s);
-    for (int token = TOKENS, stage = 1; token < seen; token += TOKENS, stage ^= 1) {
-        page = next_page;
-        next_page = page_of(job, b, token + TOKENS, seen);
+    soften<TOKENS>(state, s, old, scale);
+    pack_weights<TOKENS>(p, s);
+    uint32_t now = tile_units, last = 0; // which of the two buffers, in units
+    for (int token = TOKENS; token < seen; token += TOKENS, now ^= tile_units, last ^= tile_units) {
+#pragma unroll
+        for (int i = 0; i < TOKENS / PAGE; i++) {
+            place[i] = next_place[i];
+        }
+        find_places<TOKENS>(next_place, from, token + TOKENS, seen);
         copies_arrived(); // the keys of this tile and the values of the last
         products_begin();
-        score<SIZE, block_rows>(s, tiles.q, tiles.k[stage], group);
-        weigh<SIZE>(o, p, tiles.v[stage ^ 1]);
-        bring_tokens<SIZE>(tiles.k[stage ^ 1], job, job.k, at, next_page, kv_head, token + TOKENS);
-        bring_tokens<SIZE>(tiles.v[stage], job, job.v, at, page, kv_head, token);
+        score<SIZE, block_rows, TOKENS>(s, q_unit, k_unit + now);
+        weigh<SIZE, TOKENS>(o, p, v_unit + last);
+        copy_tile(c, (k_unit + last) * 16, from.k, next_place, length - token - TOKENS);
+        copy_tile(c, (v_unit + now) * 16, from.v, place, length - token);
         copies_commit();
         products_wait<1>();
         if (token + TOKENS > visible) {
-            mask(s, token, visible, job.is_paged, row);
+            mask<TOKENS>(s, token, visible, job.is_paged, row);
         }
-        soften(state, s, old, scale);
+        soften<TOKENS>(state, s, old, scale);
         products_wait<0>();
         shrink<SIZE>(o, old);
-        pack_weights(p, s);
+        pack_weights<TOKENS>(p, s);
     }
     copies_arrived();
     products_begin();
-    weigh<SIZE>(o, p, tiles.v[(seen - 1) / TOKENS % 2]);
+    weigh<SIZE, TOKENS>(o, p, v_unit + last);
     products_wait<0>();
     put<SIZE>(job, state, o, &tiles.q[0][0], row, begin + row0, rows - row0, head);
 }
 
-template <int SIZE, int GROUPS> static void launch(struct sl_stream *stream, const struct attention_job *job)
+template <int SIZE, int GROUPS, int TOKENS>
+static void launch(struct sl_stream *stream, const struct attention_job *job)
 {
     const int rows = 64 * GROUPS;
     dim3 grid((unsigned)((job->max_rows + rows - 1) / rows), (unsigned)job->heads, (unsigned)job->sequences);
-    size_t shared = sizeof(shared_tiles<SIZE, GROUPS>);
-    if (allow_shared(stream, attention_many<SIZE, GROUPS>, shared)) {
-        attention_many<SIZE, GROUPS><<<grid, 128 * GROUPS, shared, stream->native>>>(*job);
+    size_t shared = sizeof(shared_tiles<SIZE, GROUPS, TOKENS>);
+    if (allow_shared(stream, attention_many<SIZE, GROUPS, TOKENS>, shared)) {
+        attention_many<SIZE, GROUPS, TOKENS><<<grid, 128 * GROUPS, shared, stream->native>>>(*job);
     }
 }
 
@@ -261,15 +338,15 @@ static int in_words(const void *data, int64_t stride)
 int cuda_attention_many(struct sl_stream *stream, const struct attention_job *job)
 {
     if (job->is_f32 || job->d > 128 || job->d % 8 != 0 || !in_words(job->q, job->q_stride) ||
-        !in_words(job->y, job->y_stride) || (job->is_paged && job->page_tokens % TOKENS != 0)) {
+        !in_words(job->y, job->y_stride) || (job->is_paged && job->page_tokens % PAGE != 0)) {
         return 0;
     }
     if (job->d <= 64) {
-        launch<64, 2>(stream, job);
+        launch<64, 2, 64>(stream, job);
     } else if (job->d <= 80) {
-        launch<80, 2>(stream, job);
+        launch<80, 2, 64>(stream, job);
     } else {
-        launch<128, 3>(stream, job);
+        launch<128, 3, 64>(stream, job);
     }
     return 1;
 }

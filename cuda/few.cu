@@ -64,16 +64,17 @@ static __device__ __forceinline__ void multiply(float c[4], const uint4 &low, co
                  : "r"(low.z), "r"(high.z), "r"(low.w), "r"(high.w), "r"(x.z), "r"(x.w));
 }
 
-// x, or its norm, to shared memory; rows lie `pitch` elements apart, so that eight of them fall into different banks.
-static __device__ void bring_x(const few &f, bf16 *to, int pitch, float *sums)
+// x, or its norm, to shared memory, a warp for each row; rows lie `pitch` elements apart, so that eight of them fall
+// into different banks.
+static __device__ __forceinline__ void bring_x(const few &f, bf16 *to, int pitch)
 {
-    int words = f.in / 8;
-    for (int row = 0; row < f.rows; row++) {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, words = f.in / 8;
+    for (int row = warp; row < f.rows; row += WARPS) {
         const uint4 *from = (const uint4 *)(f.x + row * f.x_stride);
-        float scale = 1;
+        float scale = 1, sum = 0;
         if (f.norm != NULL) {
-            float sum = 0;
-            for (int w = threadIdx.x; w < words; w += blockDim.x) {
+#pragma unroll 8
+            for (int w = lane; w < words; w += 32) {
                 eight v;
                 v.word = from[w];
                 for (int i = 0; i < 8; i++) {
@@ -81,9 +82,10 @@ static __device__ void bring_x(const few &f, bf16 *to, int pitch, float *sums)
                     sum += value * value;
                 }
             }
-            scale = rsqrtf(sum_of_block(sum, sums) / (float)f.in + f.eps);
+            scale = rsqrtf(sum_of_warp(sum) / (float)f.in + f.eps);
         }
-        for (int w = threadIdx.x; w < words; w += blockDim.x) {
+#pragma unroll 8
+        for (int w = lane; w < words; w += 32) {
             eight v;
             v.word = from[w];
             if (f.norm != NULL) {
@@ -134,26 +136,29 @@ static __device__ __forceinline__ int input_of(int step, int u, int half)
     return ((step * UNROLL + u) * WARPS + warp) * STEP + half * 32 + 8 * q;
 }
 
-// A block's steps are counted through all its tiles.
-static __device__ __forceinline__ int tile_of(int i, int steps)
-{
-    return (int)blockIdx.x + i / steps * (int)gridDim.x;
-}
+// What is fetched next: the steps of one tile, then those of the block's next tile.
+struct cursor {
+    int tile, step;
+};
 
-static __device__ __forceinline__ void fetch(const few &f, int steps, int i, int mine, lane_weights &w)
+static __device__ __forceinline__ void fetch(const few &f, int tiles, int steps, cursor &at, lane_weights &w)
 {
-    int g = threadIdx.x % 32 / 4, tile = tile_of(i, steps), step = i % steps;
+    int g = threadIdx.x % 32 / 4;
     const uint4 none = make_uint4(0, 0, 0, 0);
-    const bf16 *low = f.weight + (int64_t)(is_output(f, tile, g) ? weight_row(f, tile, g) : 0) * f.in;
-    const bf16 *high = f.weight + (int64_t)(is_output(f, tile, g + 8) ? weight_row(f, tile, g + 8) : 0) * f.in;
+    const bf16 *low = f.weight + (int64_t)(is_output(f, at.tile, g) ? weight_row(f, at.tile, g) : 0) * f.in;
+    const bf16 *high = f.weight + (int64_t)(is_output(f, at.tile, g + 8) ? weight_row(f, at.tile, g + 8) : 0) * f.in;
 #pragma unroll
     for (int u = 0; u < UNROLL; u++) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int k = input_of(step, u, half), valid = i < mine && k < f.in;
+            int k = input_of(at.step, u, half), valid = at.tile < tiles && k < f.in;
             w.low[u][half] = valid ? load_weights(low + k) : none;
             w.high[u][half] = valid ? load_weights(high + k) : none;
         }
+    }
+    if (++at.step == steps) {
+        at.step = 0;
+        at.tile += gridDim.x;
     }
 }
 
@@ -214,36 +219,46 @@ static __device__ __forceinline__ void finish(const few &f, int tile, partial_su
     }
 }
 
+// To the next step; behind a tile's last one its outputs are written.
+template <int TILES>
+static __device__ __forceinline__ void advance(const few &f, int steps, cursor &now, partial_sums<TILES> partial[2],
+                                               int &turn, float c[TILES][4])
+{
+    if (++now.step == steps) {
+        finish<TILES>(f, now.tile, partial[turn], c);
+        turn ^= 1;
+        now.step = 0;
+        now.tile += gridDim.x;
+    }
+}
+
+// One block for each multiprocessor, and registers for two: so the next kernel of the step can come in while this one
+// runs, and fetch its first weights.
 template <int TILES, bool SHARED>
-static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) few_kernel(const few f, int tiles)
+static __global__ void __launch_bounds__(32 * WARPS, 2) few_kernel(const few f, int tiles, int steps)
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ partial_sums<TILES> partial[2];
-    __shared__ float sums[32];
     bf16 *x = (bf16 *)dynamic;
-    int pitch = f.in + 8, steps = (f.in + WARPS * UNROLL * STEP - 1) / (WARPS * UNROLL * STEP);
-    int mine = (tiles - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x * steps; // of all tiles of this block
+    int pitch = f.in + 8, turn = 0;
     float c[TILES][4] = {};
     lane_weights even, odd;
+    cursor next = {(int)blockIdx.x, 0}, now = next;
     let_next_begin();
-    fetch(f, steps, 0, mine, even);
-    fetch(f, steps, 1, mine, odd);
+    fetch(f, tiles, steps, next, even);
+    fetch(f, tiles, steps, next, odd);
     wait_for_previous(); // the weights are on their way: now for what the kernel before wrote
     if (SHARED) {
-        bring_x(f, x, pitch, sums);
+        bring_x(f, x, pitch);
     }
-    for (int i = 0; i < mine; i += 2) {
-        use<TILES, SHARED>(f, x, pitch, i % steps, even, c);
-        fetch(f, steps, i + 2, mine, even);
-        if ((i + 1) % steps == 0) {
-            finish<TILES>(f, tile_of(i, steps), partial[i / steps % 2], c);
-        }
-        if (i + 1 < mine) {
-            use<TILES, SHARED>(f, x, pitch, (i + 1) % steps, odd, c);
-            fetch(f, steps, i + 3, mine, odd);
-            if ((i + 2) % steps == 0) {
-                finish<TILES>(f, tile_of(i + 1, steps), partial[(i + 1) / steps % 2], c);
-            }
+    while (now.tile < tiles) {
+        use<TILES, SHARED>(f, x, pitch, now.step, even, c);
+        fetch(f, tiles, steps, next, even);
+        advance<TILES>(f, steps, now, partial, turn, c);
+        if (now.tile < tiles) {
+            use<TILES, SHARED>(f, x, pitch, now.step, odd, c);
+            fetch(f, tiles, steps, next, odd);
+            advance<TILES>(f, steps, now, partial, turn, c);
         }
     }
 }
@@ -268,10 +283,10 @@ template <int TILES, bool SHARED> static void launch(struct sl_stream *stream, c
 {
     int gated = f.epilogue == SL_EPILOGUE_SILU_GATE, outputs = gated ? f.out / 2 : f.out;
     int tiles = (outputs + (gated ? 8 : OUTPUTS) - 1) / (gated ? 8 : OUTPUTS);
-    int blocks = BLOCKS * stream->device->multiprocessors;
+    int blocks = stream->device->multiprocessors, steps = (f.in + WARPS * UNROLL * STEP - 1) / (WARPS * UNROLL * STEP);
     if (allow_shared(stream, few_kernel<TILES, SHARED>, shared)) {
         launch_overlapping(stream, few_kernel<TILES, SHARED>, dim3((unsigned)(tiles < blocks ? tiles : blocks)),
-                           32 * WARPS, shared, f, tiles);
+                           32 * WARPS, shared, f, tiles, steps);
     }
 }
 

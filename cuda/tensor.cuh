@@ -10,11 +10,15 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-// 16 bytes; zeros where `valid` is 0.
+// 16 bytes to an address in shared memory; zeros where `valid` is 0.
+static __device__ __forceinline__ void copy_to_shared(uint32_t to, const void *from, int valid)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0));
+}
+
 static __device__ __forceinline__ void copy_async(void *to, const void *from, int valid)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-                 "r"(valid ? 16 : 0));
+    copy_to_shared(shared_address(to), from, valid);
 }
 
 static __device__ __forceinline__ void copies_commit(void)
