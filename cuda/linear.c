@@ -476,12 +476,12 @@ static int load_parts(struct sl_linear *l, const struct sl_tensor *parts, int n,
     int status = ops->alloc(&l->device->base, l->out * l->in * size, &l->weight, error);
     char *to = l->weight;
     for (int i = 0; i < n && status == SL_OK; i++) {
-        status = cuda_weights_load(l->device, &parts[i], l->compute, to, error);
+        status = cuda_weights_load(l->device, &parts[i], l->compute, 0, to, error);
         to += sl_tensor_elements(&parts[i]) * size;
     }
     if (bias != NULL && status == SL_OK) {
         status = ops->alloc(&l->device->base, l->out * size, &l->bias, error);
-        status = status == SL_OK ? cuda_weights_load(l->device, bias, l->compute, l->bias, error) : status;
+        status = status == SL_OK ? cuda_weights_load(l->device, bias, l->compute, 0, l->bias, error) : status;
     }
     return status;
 }
@@ -526,8 +526,9 @@ int cuda_weight_create(struct sl_device *base, const struct sl_tensor *host, enu
     *out = *host;
     out->dtype = dtype;
     out->data = NULL;
+    out->scale = NULL;
     int status = base->ops->alloc(base, sl_tensor_bytes(out), &out->data, error);
-    status = status == SL_OK ? cuda_weights_load(device, host, dtype, out->data, error) : status;
+    status = status == SL_OK ? cuda_weights_load(device, host, dtype, 0, out->data, error) : status;
     if (status != SL_OK) {
         cuda_weight_release(base, out);
     }

@@ -12,6 +12,8 @@ struct cuda_staging {
     cudaStream_t stream;
     void *pinned[2], *raw[2]; // a piece on the host; on the device before it is converted
     cudaEvent_t emptied[2];
+    void *scale; // of the tensor that is loaded, on the device
+    size_t scale_size;
 };
 
 int cuda_staging_create(struct cuda_staging **out, struct sl_error *error)
@@ -45,6 +47,7 @@ void cuda_staging_destroy(struct cuda_staging *s)
             cudaEventDestroy(s->emptied[i]);
         }
     }
+    cudaFree(s->scale);
     if (s->stream != NULL) {
         cudaStreamDestroy(s->stream);
     }
@@ -89,23 +92,74 @@ static void copy_in_parts(char *to, const char *from, size_t size)
     }
 }
 
-static cudaError_t load(struct cuda_staging *s, const struct sl_tensor *host, enum sl_dtype dtype, char *to)
+// --- one tensor, piece by piece ---
+
+// The scales of f8, as they are, to the device. What they were copied to lives until the next tensor's.
+static cudaError_t bring_scale(struct cuda_staging *s, const struct sl_tensor *scale)
 {
-    size_t from_size = (size_t)sl_dtype_bytes(host->dtype), to_size = (size_t)sl_dtype_bytes(dtype);
-    size_t total = (size_t)sl_tensor_elements(host), step = STAGE_BYTES / from_size;
+    size_t size = (size_t)sl_tensor_bytes(scale);
     cudaError_t code = cudaSuccess;
-    for (size_t at = 0, piece = 0; at < total && code == cudaSuccess; at += step, piece++) {
+    if (size > s->scale_size) {
+        cudaFree(s->scale);
+        s->scale = NULL;
+        s->scale_size = 0;
+        code = cudaMalloc(&s->scale, size);
+        s->scale_size = code == cudaSuccess ? size : 0;
+    }
+    return code == cudaSuccess ? cudaMemcpyAsync(s->scale, scale->data, size, cudaMemcpyHostToDevice, s->stream) : code;
+}
+
+// How many elements go at once from `at` on. Turned: whole rows of one matrix, 32 by 32 where there are so many.
+static size_t piece_elements(const struct sl_tensor *host, int turned, size_t at)
+{
+    size_t step = STAGE_BYTES / (size_t)sl_dtype_bytes(host->dtype), left = (size_t)sl_tensor_elements(host) - at;
+    if (turned) {
+        size_t columns = (size_t)host->shape[host->rank - 1], matrix = (size_t)host->shape[host->rank - 2] * columns;
+        size_t rows = step / columns;
+        step = (rows > 32 ? rows - rows % 32 : rows) * columns;
+        left = matrix - at % matrix;
+    }
+    return left < step ? left : step;
+}
+
+// What lies in s->raw[i] goes to its place.
+static cudaError_t convert(struct cuda_staging *s, int i, const struct sl_tensor *host, size_t at, size_t count,
+                           enum sl_dtype dtype, int turned, char *to)
+{
+    struct cuda_piece piece = {.data = s->raw[i],
+                               .type = host->dtype,
+                               .first = (int64_t)at,
+                               .count = (int64_t)count,
+                               .rows = host->rank > 1 ? host->shape[host->rank - 2] : 1,
+                               .columns = host->shape[host->rank - 1]};
+    if (host->scale != NULL) {
+        piece.scale = s->scale;
+        piece.scale_type = host->scale->dtype;
+    }
+    if (turned) {
+        cuda_convert_turned(s->stream, &piece, to, dtype);
+    } else {
+        cuda_convert(s->stream, &piece, to, dtype);
+    }
+    return cudaGetLastError();
+}
+
+static cudaError_t load(struct cuda_staging *s, const struct sl_tensor *host, enum sl_dtype dtype, int turned, char *to)
+{
+    size_t size = (size_t)sl_dtype_bytes(host->dtype), total = (size_t)sl_tensor_elements(host), count;
+    int as_it_is = host->dtype == dtype && !turned;
+    cudaError_t code = host->scale != NULL ? bring_scale(s, host->scale) : cudaSuccess;
+    for (size_t at = 0, piece = 0; at < total && code == cudaSuccess; at += count, piece++) {
         int i = (int)(piece % 2);
-        size_t count = total - at < step ? total - at : step;
-        void *target = host->dtype == dtype ? to + at * to_size : s->raw[i];
+        count = piece_elements(host, turned, at);
+        void *target = as_it_is ? to + at * size : s->raw[i];
         code = cudaEventSynchronize(s->emptied[i]); // at once where it was never recorded
-        copy_in_parts(s->pinned[i], (const char *)host->data + at * from_size, count * from_size);
+        copy_in_parts(s->pinned[i], (const char *)host->data + at * size, count * size);
         if (code == cudaSuccess) {
-            code = cudaMemcpyAsync(target, s->pinned[i], count * from_size, cudaMemcpyHostToDevice, s->stream);
+            code = cudaMemcpyAsync(target, s->pinned[i], count * size, cudaMemcpyHostToDevice, s->stream);
         }
-        if (code == cudaSuccess && host->dtype != dtype) {
-            cuda_convert(s->stream, target, host->dtype, to + at * to_size, dtype, (int64_t)count);
-            code = cudaGetLastError();
+        if (code == cudaSuccess && !as_it_is) {
+            code = convert(s, i, host, at, count, dtype, turned, to);
         }
         if (code == cudaSuccess) {
             code = cudaEventRecord(s->emptied[i], s->stream);
@@ -115,13 +169,16 @@ static cudaError_t load(struct cuda_staging *s, const struct sl_tensor *host, en
     return code == cudaSuccess ? ended : code;
 }
 
-int cuda_weights_load(struct cuda_device *device, const struct sl_tensor *host, enum sl_dtype dtype, void *to,
-                      struct sl_error *error)
+int cuda_weights_load(struct cuda_device *device, const struct sl_tensor *host, enum sl_dtype dtype, int turned,
+                      void *to, struct sl_error *error)
 {
     struct cuda_staging *s = device->staging;
+    if ((host->dtype == SL_F8E4M3) != (host->scale != NULL)) {
+        return sl_fail(error, SL_ERR_INTERNAL, "%s: loading weights: f8 has a scale, nothing else has", device->name);
+    }
     pthread_mutex_lock(&s->lock);
     cudaError_t code = cudaSetDevice(device->index);
-    code = code == cudaSuccess ? load(s, host, dtype, to) : code;
+    code = code == cudaSuccess ? load(s, host, dtype, turned, to) : code;
     pthread_mutex_unlock(&s->lock);
     return code == cudaSuccess
                ? SL_OK
