@@ -9,7 +9,7 @@
 // of x; words 0 and 1 of these are its part of one product, words 2 and 3 of a second.
 #include "cuda/act.cuh"
 #include "cuda/few.h"
-#include "cuda/launch.cuh"
+#include "cuda/tensor.cuh"
 
 enum {
     WARPS = 8,
@@ -41,27 +41,6 @@ static __device__ __forceinline__ int weight_row(const few &f, int tile, int g)
 static __device__ __forceinline__ int is_output(const few &f, int tile, int g)
 {
     return f.epilogue == SL_EPILOGUE_SILU_GATE ? tile * 8 + g % 8 < f.out / 2 : weight_row(f, tile, g) < f.out;
-}
-
-static __device__ __forceinline__ uint4 load_weights(const bf16 *from)
-{
-    uint4 w;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
-                 : "l"(from));
-    return w;
-}
-
-static __device__ __forceinline__ void multiply(float c[4], const uint4 &low, const uint4 &high, const uint4 &x)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(low.x), "r"(high.x), "r"(low.y), "r"(high.y), "r"(x.x), "r"(x.y));
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(low.z), "r"(high.z), "r"(low.w), "r"(high.w), "r"(x.z), "r"(x.w));
 }
 
 // x, or its norm, to shared memory, a warp for each row; rows lie `pitch` elements apart, so that eight of them fall
@@ -180,7 +159,7 @@ static __device__ __forceinline__ void use(const few &f, const bf16 *x, int pitc
                 if (row < f.rows && k < f.in) {
                     b = SHARED ? *(const uint4 *)(x + row * pitch + k) : *(const uint4 *)(f.x + row * f.x_stride + k);
                 }
-                multiply(c[t], w.low[u][half], w.high[u][half], b);
+                multiply_words(c[t], w.low[u][half], w.high[u][half], b);
             }
         }
     }

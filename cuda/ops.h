@@ -23,6 +23,15 @@ void cuda_rmsnorm_linear(struct sl_stream *stream, const struct sl_tensor *x, co
                          const struct sl_tensor *normed, const struct sl_linear *linear, enum sl_epilogue epilogue,
                          const struct sl_tensor *y);
 
+// experts.c, route.cu
+int cuda_experts_create(struct sl_device *device, const struct sl_experts_source *source, enum sl_dtype compute,
+                        struct sl_experts **out, struct sl_error *error);
+void cuda_experts_destroy(struct sl_experts *experts);
+void cuda_route(struct sl_stream *stream, const struct sl_tensor *logits, int normalise, const struct sl_tensor *expert,
+                const struct sl_tensor *weight);
+void cuda_experts(struct sl_stream *stream, const struct sl_experts *experts, const struct sl_tensor *x,
+                  const struct sl_tensor *expert, const struct sl_tensor *weight, const struct sl_tensor *y);
+
 // image.cu
 void cuda_image_resize(struct sl_stream *stream, struct sl_frame *frame, const struct sl_tensor *out);
 void cuda_patchify(struct sl_stream *stream, const struct sl_tensor *rgb, int n, int patch, int merge,

@@ -56,6 +56,25 @@ static __device__ __forceinline__ void multiply_add(float c[4], const uint32_t a
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// c += 16x32 32x8, where a lane has eight inputs each of the rows g (`low`) and g + 8 of A, and the same eight of
+// column g of B: which input stands at which k is free, as long as both agree.
+static __device__ __forceinline__ void multiply_words(float c[4], const uint4 &low, const uint4 &high, const uint4 &b)
+{
+    const uint32_t first[4] = {low.x, high.x, low.y, high.y}, second[4] = {low.z, high.z, low.w, high.w};
+    multiply_add(c, first, b.x, b.y);
+    multiply_add(c, second, b.z, b.w);
+}
+
+// Eight weights that are used once.
+static __device__ __forceinline__ uint4 load_weights(const bf16 *from)
+{
+    uint4 w;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
+                 : "l"(from));
+    return w;
+}
+
 static __device__ __forceinline__ uint32_t pack(float low, float high)
 {
     __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);

@@ -80,6 +80,24 @@ struct layer {
 struct layer layer_create(struct bench *b, int64_t out, int64_t in, int parts, int bias, int with_reference);
 void layer_destroy(struct bench *b, struct layer *layer);
 
+// The experts of a layer on both devices.
+struct mixture_shape {
+    enum sl_experts_layout layout;
+    int f8; // the weights are f8 with scales
+    int experts, hidden, inner, top_k;
+};
+struct mixture {
+    struct mixture_shape shape;
+    struct sl_experts *dut, *reference; // reference: NULL if it was not asked for
+};
+struct mixture mixture_create(struct bench *b, const struct mixture_shape *shape, int with_reference);
+void mixture_destroy(struct bench *b, struct mixture *mixture);
+// Rows sent to experts at random, by the reference's routing. `evenly` 0: all to the same.
+struct sent_rows {
+    struct operand expert, weight; // [rows, top_k]
+};
+struct sent_rows sent_rows_create(struct bench *b, const struct mixture_shape *shape, int64_t rows, int evenly);
+
 // Several sequences in the paged cache.
 struct batch_sequence {
     int rows, length; // new rows; tokens in the cache after them
@@ -103,6 +121,9 @@ struct sl_frame *bench_frame(struct bench *b, int width, int height);
 // The groups of cases; each runs in b->type.
 void check_linear(struct bench *b);
 void check_rmsnorm_linear(struct bench *b);
+void check_f8(struct bench *b);
+void check_route(struct bench *b);
+void check_experts(struct bench *b);
 void check_norms(struct bench *b);
 void check_rows(struct bench *b);
 void check_rope_2d(struct bench *b);

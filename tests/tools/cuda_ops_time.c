@@ -207,6 +207,84 @@ static void time_products(struct bench *b)
     }
 }
 
+// --- experts: 30B-A3B's layer ---
+
+struct mixture_context {
+    const struct mixture *mixture;
+    struct operand x, y, logits;
+    struct sent_rows sent[SETS];
+};
+
+static void run_experts(struct bench *b, const void *context, int set)
+{
+    const struct mixture_context *c = context;
+    b->dut->ops->experts(b->stream, c->mixture->dut, &c->x.dut, &c->sent[set].expert.dut, &c->sent[set].weight.dut,
+                         &c->y.dut);
+}
+
+static void run_route(struct bench *b, const void *context, int set)
+{
+    const struct mixture_context *c = context;
+    b->dut->ops->route(b->stream, &c->logits.dut, 1, &c->sent[set].expert.dut, &c->sent[set].weight.dut);
+}
+
+static int experts_used(const struct sent_rows *sent, int experts)
+{
+    const int32_t *expert = sent->expert.host.data;
+    uint8_t used[SL_MAX_EXPERTS] = {0};
+    int count = 0;
+    for (int64_t i = 0; i < sl_tensor_elements(&sent->expert.host); i++) {
+        used[expert[i]] = 1;
+    }
+    for (int e = 0; e < experts; e++) {
+        count += used[e];
+    }
+    return count;
+}
+
+static void time_mixture(struct bench *b, const struct mixture *mixture, int64_t rows)
+{
+    const struct mixture_shape *s = &mixture->shape;
+    double each = 3.0 * s->hidden * s->inner, flops = 2 * each * (double)rows * s->top_k, used = 0;
+    char what[100];
+    if (too_slow(b, flops)) {
+        return;
+    }
+    struct mixture_context c = {.mixture = mixture,
+                                .x = operand_random(b, b->type, rows, s->hidden, 1),
+                                .y = operand_random(b, b->type, rows, s->hidden, 1),
+                                .logits = operand_random(b, SL_F32, rows, s->experts, 2)};
+    int sets = rows > 32 ? 1 : SETS;
+    for (int i = 0; i < sets; i++) {
+        c.sent[i] = sent_rows_create(b, s, rows, 1);
+        used += experts_used(&c.sent[i], s->experts) / (double)sets;
+    }
+    snprintf(what, sizeof what, "30B-A3B experts, rows %d (%.0f experts)", (int)rows, used);
+    double bytes = rows <= 32 ? used * each * (double)sl_dtype_bytes(b->type) : 0;
+    measure(b, &(struct timing){run_experts, &c, sets, bytes, rows > 8 ? flops : 0}, what);
+    snprintf(what, sizeof what, "30B-A3B route, rows %d", (int)rows);
+    measure(b, &(struct timing){run_route, &c, sets, 0, 0}, what);
+}
+
+static void time_experts(struct bench *b)
+{
+    static const int64_t rows[] = {1, 2, 4, 8, 16, 32, 64, 128, CHUNK, PREFILL};
+    static const struct mixture_shape shape = {SL_EXPERTS_OUTPUT_MAJOR, 0, 128, 2048, 768, 8};
+    if (b->dut->ops->experts == NULL) {
+        return;
+    }
+    struct mixture mixture = mixture_create(b, &shape, 0);
+    struct bench_memory *held = b->memory;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        b->memory = NULL;
+        time_mixture(b, &mixture, rows[i]);
+        bench_clear(b);
+    }
+    b->memory = held;
+    mixture_destroy(b, &mixture);
+    bench_clear(b);
+}
+
 // --- attention ---
 
 static void run_paged(struct bench *b, const void *context, int set)
@@ -451,7 +529,8 @@ void time_all(struct bench *b)
     static const struct {
         const char *name;
         void (*run)(struct bench *b);
-    } kinds[] = {{"products", time_products}, {"attention", time_attention}, {"others", time_others}};
+    } kinds[] = {
+        {"products", time_products}, {"experts", time_experts}, {"attention", time_attention}, {"others", time_others}};
     b->type = SL_BF16;
     b->no_reference = 1;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// Experts with many rows: for each tile of up to 128 rows of one expert a block for every 256 rows of its weights, on
+// the tensor cores. For gate and up these are 128 of each that belong together, so that silu(gate) * up is all that is
+// written. A warpgroup takes 64 of the rows.
+//
+// Inputs come 64 at a time through four stages of shared memory: one is multiplied, the one before may still be, two
+// are on their way.
+#include "cuda/act.cuh"
+#include "cuda/experts.h"
+#include "cuda/warpgroup.cuh"
+
+enum {
+    ROWS = CUDA_EXPERTS_MANY_ROWS,
+    COLUMNS = 256,
+    STEP = 64,
+    UNITS = STEP / 8,
+    STAGES = 4,
+    THREADS = 2 * ROWS,
+    APART = THREADS / UNITS // rows between those that a thread copies
+};
+
+struct many_job {
+    const bf16 *weight, *x;
+    bf16 *y;
+    int64_t x_stride, y_stride;
+    int in, out, top_k; // out: what is written; the gated product has 2 out rows of weights for each expert
+    struct experts_order order;
+};
+
+struct stage {
+    uint4 x[UNITS][ROWS], weight[UNITS][COLUMNS];
+};
+
+// What a thread copies in every step: one unit of some rows of x and of the weights. Eight lanes take eight rows:
+// together in shared memory, and with the lanes beside them whole sectors of device memory.
+struct sources {
+    const bf16 *x[ROWS / APART], *weight[COLUMNS / APART]; // NULL: a row of zeros
+    int row, unit;                                         // of the tile
+};
+
+template <bool GATED>
+static __device__ __forceinline__ void find_sources(const many_job &m, const experts_tile &t, int column0, sources &s)
+{
+    s.row = threadIdx.x % 8 + threadIdx.x / (8 * UNITS) * 8;
+    s.unit = threadIdx.x / 8 % UNITS;
+#pragma unroll
+    for (int j = 0; j < ROWS / APART; j++) {
+        int row = s.row + j * APART;
+        s.x[j] = NULL;
+        if (row < t.rows) {
+            int64_t from = GATED ? m.order.pair[t.first + row] / m.top_k : t.first + row;
+            s.x[j] = m.x + from * m.x_stride + 8 * s.unit;
+        }
+    }
+    const bf16 *weight = m.weight + (int64_t)t.expert * (GATED ? 2 : 1) * m.out * m.in;
+#pragma unroll
+    for (int j = 0; j < COLUMNS / APART; j++) {
+        int n = s.row + j * APART, is_up = GATED && n >= COLUMNS / 2, column = column0 + n - (is_up ? COLUMNS / 2 : 0);
+        s.weight[j] = NULL;
+        if (column < m.out) {
+            s.weight[j] = weight + (int64_t)(column + (is_up ? m.out : 0)) * m.in + 8 * s.unit;
+        }
+    }
+}
+
+// Inputs from k on.
+static __device__ __forceinline__ void bring(stage &to, const many_job &m, const sources &s, int k)
+{
+    int is_input = k + 8 * s.unit < m.in;
+#pragma unroll
+    for (int j = 0; j < ROWS / APART; j++) {
+        int valid = is_input && s.x[j] != NULL;
+        copy_async(&to.x[s.unit][s.row + j * APART], valid ? s.x[j] + k : m.x, valid);
+    }
+#pragma unroll
+    for (int j = 0; j < COLUMNS / APART; j++) {
+        int valid = is_input && s.weight[j] != NULL;
+        copy_async(&to.weight[s.unit][s.row + j * APART], valid ? s.weight[j] + k : m.weight, valid);
+    }
+}
+
+// One step for the warpgroup's 64 rows; goes on by itself until waited for.
+static __device__ __forceinline__ void multiply(float (&d)[COLUMNS / 2], const stage &s, int group, int accumulate)
+{
+    uint32_t a = shared_address(&s.x[0][64 * group]) / 16, b = shared_address(&s.weight[0][0]) / 16;
+    products_begin();
+#pragma unroll
+    for (int i = 0; i < STEP / 16; i++) {
+        multiply_from_shared(d, matrix_at(a + i * 2 * ROWS, ROWS, 8), matrix_at(b + i * 2 * COLUMNS, COLUMNS, 8),
+                             accumulate || i > 0);
+    }
+    products_commit();
+}
+
+// The result by way of shared memory, to write whole words; a warp has 16 rows to itself. Units of a row are turned by
+// its number, so that eight rows fall into different banks.
+template <bool GATED>
+static __device__ __forceinline__ void put(const many_job &m, const experts_tile &t, int column0,
+                                           const float (&d)[COLUMNS / 2], uint4 *to)
+{
+    const int units = GATED ? COLUMNS / 16 : COLUMNS / 8;
+    int lane = threadIdx.x % 32, begin = threadIdx.x / 32 * 16;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int own = begin + lane / 4 + 8 * half;
+#pragma unroll
+        for (int n = 0; n < units; n++) {
+            float low = d[4 * n + 2 * half], high = d[4 * n + 2 * half + 1];
+            if constexpr (GATED) {
+                low = silu(low) * d[4 * (n + units) + 2 * half];
+                high = silu(high) * d[4 * (n + units) + 2 * half + 1];
+            }
+            ((uint32_t *)&to[own * units + (n + own) % units])[lane % 4] = pack(low, high);
+        }
+    }
+    int row = begin + lane % 16, target = 0; // where the warp's rows go
+    if (row < t.rows) {
+        target = GATED ? t.first + row : m.order.pair[t.first + row];
+    }
+    __syncwarp();
+    for (int i = lane; i < 16 * units; i += 32) {
+        int own = begin + i / units, unit = i % units;
+        int64_t y_row = __shfl_sync(0xffffffffu, target, i / units);
+        if (own < t.rows && column0 + 8 * unit < m.out) {
+            *(uint4 *)(m.y + y_row * m.y_stride + column0 + 8 * unit) = to[own * units + (unit + own) % units];
+        }
+    }
+}
+
+template <bool GATED> static __global__ void __launch_bounds__(THREADS, 1) experts_many(const many_job m)
+{
+    extern __shared__ __align__(128) unsigned char dynamic[];
+    stage *stages = (stage *)dynamic;
+    let_next_begin();
+    wait_for_previous();
+    if ((int)blockIdx.y >= *m.order.tile_count) {
+        return;
+    }
+    experts_tile t = m.order.tiles[blockIdx.y];
+    int column0 = (int)blockIdx.x * (GATED ? COLUMNS / 2 : COLUMNS), steps = (m.in + STEP - 1) / STEP;
+    int group = threadIdx.x / 128, works = 64 * group < t.rows; // rows 64 to 127 may all be none
+    float d[COLUMNS / 2];
+    sources s;
+    find_sources<GATED>(m, t, column0, s);
+    for (int step = 0; step < 2; step++) {
+        if (step < steps) {
+            bring(stages[step], m, s, step * STEP);
+        }
+        copies_commit();
+    }
+    for (int step = 0; step < steps; step++) {
+        copies_wait<1>();
+        publish_shared();
+        __syncthreads(); // this stage is here, and the one before the last is no longer read
+        if (works) {
+            multiply(d, stages[step % STAGES], group, step > 0);
+        }
+        if (step + 2 < steps) {
+            bring(stages[(step + 2) % STAGES], m, s, (step + 2) * STEP);
+        }
+        copies_commit();
+        if (works) {
+            products_wait<1>();
+        }
+    }
+    products_wait<0>();
+    copies_wait<0>();
+    __syncthreads(); // the stages are free
+    if (works) {
+        put<GATED>(m, t, column0, d, (uint4 *)dynamic);
+    }
+}
+
+template <bool GATED> static void launch(struct sl_stream *stream, const many_job &m)
+{
+    const int columns = GATED ? COLUMNS / 2 : COLUMNS;
+    dim3 grid((unsigned)((m.out + columns - 1) / columns), (unsigned)m.order.most_tiles);
+    if (allow_shared(stream, experts_many<GATED>, STAGES * sizeof(stage))) {
+        launch_overlapping(stream, experts_many<GATED>, grid, THREADS, STAGES * sizeof(stage), m);
+    }
+}
+
+void cuda_experts_many(struct sl_stream *stream, const struct experts_job *job)
+{
+    const struct sl_experts *e = job->experts;
+    many_job m = {};
+    m.order = job->order;
+    m.top_k = job->top_k;
+    m.weight = (const bf16 *)e->gate_up;
+    m.x = (const bf16 *)job->x->data;
+    m.x_stride = job->x->stride[0];
+    m.y = (bf16 *)job->inner;
+    m.y_stride = e->intermediate;
+    m.in = e->hidden;
+    m.out = e->intermediate;
+    launch<true>(stream, m);
+    m.weight = (const bf16 *)e->down;
+    m.x = (const bf16 *)job->inner;
+    m.x_stride = e->intermediate;
+    m.y = (bf16 *)job->out;
+    m.y_stride = e->hidden;
+    m.in = e->intermediate;
+    m.out = e->hidden;
+    launch<false>(stream, m);
+}
