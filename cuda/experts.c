@@ -89,13 +89,10 @@ static void run(struct sl_stream *stream, struct experts_job *job)
     }
     if (!in_words(job)) {
         cuda_experts_any(stream, job);
+    } else if (cuda_experts_few_takes(job)) {
+        cuda_experts_few(stream, job);
     } else {
-        cuda_experts_sort(stream, job);
-        if (cuda_experts_few_takes(job)) {
-            cuda_experts_few(stream, job);
-        } else {
-            cuda_experts_many(stream, job);
-        }
+        cuda_experts_many(stream, job);
     }
     cuda_experts_mix(stream, job);
     cuda_launched(stream, "a mixture of experts");

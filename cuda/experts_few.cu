@@ -3,8 +3,11 @@
 // few.cu: 16 outputs by 8 rows, weights as A, the inputs of a product permuted so that a lane loads whole words.
 //
 // Work is a list: each tile of up to 8 rows of one expert with each tile of outputs. Every block takes an equal part of
-// it, one item after another, the next item's weights under way before the last ones are used. Which experts there are
-// only the kernel before knows, so nothing can be fetched before that has ended.
+// it, one item after another, the next item's weights under way before the last ones are used. Of a single row every
+// expert is a tile, and nothing needs sorting.
+//
+// Which experts there are is known once routing or sorting has ended. The gated product waits for that, and lets the
+// next kernel begin only then: so the second product may fetch its first weights while the gated one still runs.
 #include "cuda/act.cuh"
 #include "cuda/experts.h"
 #include "cuda/tensor.cuh"
@@ -21,9 +24,37 @@ struct few_job {
     const bf16 *weight, *x;
     bf16 *y;
     int64_t x_stride, y_stride;
-    int in, out, top_k; // out: what is written; the gated product has 2 out rows of weights for each expert
+    int in, out, top_k;    // out: what is written; the gated product has 2 out rows of weights for each expert
+    const int32_t *single; // the experts of the only row; NULL: there are more, and they are sorted
+    int experts;
     struct experts_order order;
 };
+
+// By way of the second cache: what other kernels wrote before the one that may still run.
+static __device__ __forceinline__ int tiles_of(const few_job &f)
+{
+    return f.single != NULL ? f.top_k : __ldcg(f.order.tile_count);
+}
+
+static __device__ __forceinline__ experts_tile tile_of(const few_job &f, int i)
+{
+    experts_tile t = {0, i, 1};
+    if (f.single != NULL) {
+        int e = __ldcg(f.single + i);
+        t.expert = (unsigned)e < (unsigned)f.experts ? e : 0;
+    } else {
+        const experts_tile *from = &f.order.tiles[i];
+        t.expert = __ldcg(&from->expert);
+        t.first = __ldcg(&from->first);
+        t.rows = __ldcg(&from->rows);
+    }
+    return t;
+}
+
+static __device__ __forceinline__ int pair_of(const few_job &f, int slot)
+{
+    return f.single != NULL ? slot : f.order.pair[slot];
+}
 
 // A lane's part of one step of all warps: HALVES times 32 inputs of two outputs.
 template <int HALVES> struct lane_weights {
@@ -87,7 +118,7 @@ template <bool GATED> static __device__ void bring_x(const few_job &f, const exp
     int words = f.in / 8;
     __syncthreads(); // the last tile's are no longer read
     for (int row = 0; row < t.rows; row++) {
-        int64_t from = GATED ? f.order.pair[t.first + row] / f.top_k : t.first + row;
+        int64_t from = GATED ? pair_of(f, t.first + row) / f.top_k : t.first + row;
         const uint4 *x = (const uint4 *)(f.x + from * f.x_stride);
         for (int w = threadIdx.x; w < words; w += blockDim.x) {
             *(uint4 *)(to + row * pitch + 8 * w) = x[w];
@@ -123,7 +154,7 @@ static __device__ __forceinline__ void finish(const few_job &f, const experts_ti
         value += sums.of[w][output][row];
         up += GATED ? sums.of[w][output + 8][row] : 0;
     }
-    int64_t to = GATED ? t.first + row : f.order.pair[t.first + row];
+    int64_t to = GATED ? t.first + row : pair_of(f, t.first + row);
     f.y[to * f.y_stride + weight_row<GATED>(f, tile, output)] = __float2bfloat16(GATED ? silu(value) * up : value);
 }
 
@@ -136,22 +167,28 @@ static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) experts_few(const f
     const int step_inputs = WARPS * HALVES * 32, tile_outputs = GATED ? 8 : OUTPUTS;
     int pitch = f.in + 8, steps = (f.in + step_inputs - 1) / step_inputs;
     int across = (f.out + tile_outputs - 1) / tile_outputs;
+    if (GATED) {
+        wait_for_previous();
+    }
     let_next_begin();
-    wait_for_previous();
-    int64_t items = (int64_t)*f.order.tile_count * across;
+    int64_t items = (int64_t)tiles_of(f) * across;
     int first = (int)(items * blockIdx.x / gridDim.x), end = (int)(items * (blockIdx.x + 1) / gridDim.x);
     if (first >= end) {
+        wait_for_previous();
         return;
     }
     float c[4] = {};
     lane_weights<HALVES> now, next;
     int here = first / across, tile = first % across; // which rows, which outputs
-    experts_tile rows = f.order.tiles[here];
+    experts_tile rows = tile_of(f, here);
     fetch<HALVES, GATED>(f, rows.expert, tile, 0, now);
+    if (!GATED) {
+        wait_for_previous();
+    }
     bring_x<GATED>(f, rows, x, pitch);
     for (int item = first, turn = 0; item < end; item++, turn ^= 1) {
         int next_tile = tile + 1 < across ? tile + 1 : 0, moves = next_tile == 0 && item + 1 < end;
-        experts_tile next_rows = moves ? f.order.tiles[here + 1] : rows;
+        experts_tile next_rows = moves ? tile_of(f, here + 1) : rows;
         for (int step = 0; step < steps; step++) {
             if (step + 1 < steps) {
                 fetch<HALVES, GATED>(f, rows.expert, tile, step + 1, next);
@@ -182,7 +219,8 @@ int cuda_experts_few_takes(const struct experts_job *job)
 template <int HALVES, bool GATED> static void launch(struct sl_stream *stream, const few_job &f)
 {
     size_t shared = (size_t)ROWS * (size_t)(f.in + 8) * sizeof(bf16);
-    int64_t items = (int64_t)f.order.most_tiles * ((f.out + (GATED ? 7 : 15)) / (GATED ? 8 : OUTPUTS));
+    int64_t items = (int64_t)(f.single != NULL ? f.top_k : f.order.most_tiles) *
+                    ((f.out + (GATED ? 7 : 15)) / (GATED ? 8 : OUTPUTS));
     int blocks = BLOCKS * stream->device->multiprocessors;
     if (allow_shared(stream, experts_few<HALVES, GATED>, shared)) {
         launch_overlapping(stream, experts_few<HALVES, GATED>, dim3((unsigned)(items < blocks ? items : blocks)),
@@ -207,6 +245,11 @@ void cuda_experts_few(struct sl_stream *stream, const struct experts_job *job)
     few_job f = {};
     f.order = job->order;
     f.top_k = job->top_k;
+    f.experts = e->count;
+    f.single = job->rows == 1 ? (const int32_t *)job->expert->data : NULL;
+    if (f.single == NULL) {
+        cuda_experts_sort(stream, job);
+    }
     f.weight = (const bf16 *)e->gate_up;
     f.x = (const bf16 *)job->x->data;
     f.x_stride = job->x->stride[0];

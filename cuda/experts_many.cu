@@ -183,6 +183,7 @@ template <bool GATED> static void launch(struct sl_stream *stream, const many_jo
 void cuda_experts_many(struct sl_stream *stream, const struct experts_job *job)
 {
     const struct sl_experts *e = job->experts;
+    cuda_experts_sort(stream, job);
     many_job m = {};
     m.order = job->order;
     m.top_k = job->top_k;
