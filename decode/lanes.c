@@ -188,7 +188,7 @@ static int hand_on(struct part *part, int64_t index, int is_new)
     return done;
 }
 
-// Of all samples of a picture, its size and its format. 0 if they cannot be had.
+// Of a picture's samples, its size and its format. 0 if they cannot be had.
 static int checksum(const AVFrame *picture, uint32_t *sum)
 {
     AVFrame *host = NULL;
@@ -205,7 +205,8 @@ static int checksum(const AVFrame *picture, uint32_t *sum)
     AVAdler adler = av_adler32_update(1, (const uint8_t *)what, sizeof what);
     for (int i = 0; d != NULL && i < av_pix_fmt_count_planes(planes->format); i++) {
         int bytes = av_image_get_linesize(planes->format, picture->width, i);
-        int lines = i == 1 || i == 2 ? -((-picture->height) >> d->log2_chroma_h) : picture->height;
+        // Rounded down, as copies from a GPU are.
+        int lines = i == 1 || i == 2 ? picture->height >> d->log2_chroma_h : picture->height;
         for (int y = 0; bytes > 0 && y < lines; y++) {
             adler = av_adler32_update(adler, planes->data[i] + (int64_t)y * planes->linesize[i], (size_t)bytes);
         }

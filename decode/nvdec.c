@@ -92,12 +92,12 @@ static enum AVPixelFormat choose_format(AVCodecContext *codec, const enum AVPixe
     return software;
 }
 
-int sl_nvdec_attach(struct sl_nvdec *nvdec, AVCodecContext *codec)
+int sl_nvdec_attach(struct sl_nvdec *nvdec, const AVCodec *decoder, AVCodecContext *codec)
 {
     if (nvdec->device == NULL) {
         return 0;
     }
-    if (!can_decode(codec->codec)) {
+    if (!can_decode(decoder)) {
         nvdec->refusal = "the GPU has no decoder for this codec";
         return 0;
     }

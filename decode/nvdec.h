@@ -24,9 +24,9 @@ struct sl_nvdec {
 void sl_nvdec_open(struct sl_nvdec *nvdec, const struct sl_source_gpu *gpu, int lane);
 void sl_nvdec_close(struct sl_nvdec *nvdec);
 
-// Asks a codec context that is not open yet to decode on the GPU. 1 if it may; FFmpeg still turns to its software
-// decoder for streams that the hardware does not take, now or in mid-stream.
-int sl_nvdec_attach(struct sl_nvdec *nvdec, AVCodecContext *codec);
+// Asks a codec context for `decoder` that is not open yet to decode on the GPU. 1 if it may; FFmpeg still turns to its
+// software decoder for streams that the hardware does not take, now or in mid-stream.
+int sl_nvdec_attach(struct sl_nvdec *nvdec, const AVCodec *decoder, AVCodecContext *codec);
 
 // Replaces a decoder's surface by a copy of it that is complete; a picture in host memory stays as it is.
 int sl_nvdec_keep(struct sl_nvdec *nvdec, AVFrame *picture, const char *path, struct sl_error *error);

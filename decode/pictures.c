@@ -51,7 +51,7 @@ int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struc
     int threads = input->options->threads;
     codec->thread_count = threads < MAX_THREADS ? threads : MAX_THREADS;
     codec->thread_type = FF_THREAD_FRAME | FF_THREAD_SLICE;
-    (void)sl_nvdec_attach(gpu, codec); // else it is the CPU
+    (void)sl_nvdec_attach(gpu, input->decoder, codec); // else it is the CPU
     int code = avcodec_open2(codec, input->decoder, NULL);
     if (code < 0) {
         char reason[AV_ERROR_MAX_STRING_SIZE] = "";

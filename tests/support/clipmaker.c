@@ -379,6 +379,13 @@ void clip_grid(int64_t *pts, int count, AVRational rate, AVRational time_base)
     }
 }
 
+// x265 leaves some of its memory behind; AddressSanitizer asks here.
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libx265";
+}
+
 // --- the folder ---
 
 static char folder[64];
