@@ -131,7 +131,7 @@ struct sl_device_ops {
     void (*fence_enqueue_wait)(struct sl_fence *fence, struct sl_stream *stream); // stream waits, host does not
     int (*fence_wait)(struct sl_fence *fence, struct sl_error *error);
     int (*graph_begin)(struct sl_stream *stream);                      // 1: capturing; 0: not supported, call on
-    int (*graph_end)(struct sl_stream *stream, struct sl_graph **out); // 1: captured
+    int (*graph_end)(struct sl_stream *stream, struct sl_graph **out); // 1: captured; 0: nothing has happened
     void (*graph_launch)(struct sl_graph *graph, struct sl_stream *stream);
     void (*graph_destroy)(struct sl_graph *graph);
 

@@ -248,7 +248,7 @@ template <int SIZE> static void launch(struct sl_stream *stream, const struct at
 {
     split_job s = {};
     s.job = *job;
-    int blocks = job->sequences * job->kv_heads, wanted = stream->device->multiprocessors;
+    int blocks = job->sequences * job->kv_heads, wanted = 2 * stream->device->multiprocessors;
     s.splits = (wanted + blocks - 1) / blocks;
     s.splits = s.splits < 1 ? 1 : s.splits > MOST_SPLITS ? MOST_SPLITS : s.splits;
     int64_t width = (int64_t)QUERIES * (SIZE + 2) * (int64_t)sizeof(float);

@@ -8,18 +8,22 @@
 #include "cuda/attention.h"
 #include "cuda/warpgroup.cuh"
 
+#ifndef PADV
+#define PADV 0
+#endif
+enum { PAD = PADV };
 enum { PAGE = 64 }; // tokens that lie together: a page's, or a part of one
 
 template <int SIZE, int GROUPS, int TOKENS> struct shared_tiles {
     static const int rows = 64 * GROUPS, units = SIZE / 8;
-    uint4 q[units][rows]; // later the result, row by row
-    uint4 k[2][units][TOKENS], v[2][units][TOKENS];
+    uint4 q[units][rows + PAD]; // later the result, row by row
+    uint4 k[2][units][TOKENS + PAD], v[2][units][TOKENS + PAD];
 };
 
 // `rows` rows of `d` elements to a tile of ROWS, zeros behind them and beyond d. Eight lanes take a unit of eight rows
 // each: together in shared memory, and with the lanes beside them whole sectors of device memory.
 template <int SIZE, int ROWS>
-static __device__ __forceinline__ void bring(uint4 (*to)[ROWS], const bf16 *from, int64_t stride, int rows, int d)
+static __device__ __forceinline__ void bring(uint4 (*to)[ROWS + PAD], const bf16 *from, int64_t stride, int rows, int d)
 {
     const int units = SIZE / 8;
     for (int i = threadIdx.x; i < ROWS * units; i += blockDim.x) {
@@ -45,7 +49,7 @@ static __device__ __forceinline__ void prepare(copier<SIZE, TOKENS, THREADS> &c,
     for (int n = 0; n < c.count; n++) {
         int i = threadIdx.x + n * THREADS, unit = i / 8 % units;
         c.row[n] = i % 8 + i / (8 * units) * 8;
-        c.to[n] = (uint32_t)(unit * TOKENS + c.row[n]) * 16;
+        c.to[n] = (uint32_t)(unit * (TOKENS + PAD) + c.row[n]) * 16;
         c.from[n] = i < TOKENS * units && 8 * unit < d ? (int)(c.row[n] % PAGE * stride) + 8 * unit : -1;
     }
 }
@@ -127,8 +131,8 @@ static __device__ __forceinline__ void score(float (&s)[TOKENS / 2], uint32_t q,
 {
 #pragma unroll
     for (int step = 0; step < SIZE / 16; step++) {
-        multiply_from_shared(s, matrix_at(q + step * 2 * ROWS, ROWS, 8), matrix_at(k + step * 2 * TOKENS, TOKENS, 8),
-                             step > 0);
+        multiply_from_shared(s, matrix_at(q + step * 2 * (ROWS + PAD), ROWS + PAD, 8),
+                             matrix_at(k + step * 2 * (TOKENS + PAD), TOKENS + PAD, 8), step > 0);
     }
     products_commit();
 }
@@ -139,7 +143,7 @@ static __device__ __forceinline__ void weigh(float (&o)[SIZE / 2], const uint32_
 {
 #pragma unroll
     for (int t = 0; t < TOKENS / 16; t++) {
-        multiply_from_registers(o, p[t], matrix_at(v + 16 * t, 8, TOKENS));
+        multiply_from_registers(o, p[t], matrix_at(v + 16 * t, 8, TOKENS + PAD));
     }
     products_commit();
 }
@@ -258,7 +262,7 @@ static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) atten
     int kv_head = head / (job.heads / job.kv_heads), length = job.is_paged ? job.kv_length[b] : rows;
     int visible = job.is_paged ? length - rows + row0 + 1 : length; // to the first row of the block
     int seen = job.is_paged && visible + block_rows - 1 < length ? visible + block_rows - 1 : length;
-    const int tile_units = SIZE / 8 * TOKENS;
+    const int tile_units = SIZE / 8 * (TOKENS + PAD);
     const bf16 *q = (const bf16 *)job.q + (int64_t)(begin + row0) * job.q_stride + (int64_t)head * job.d;
     float scale = job.scale * 1.4426950408889634f, o[SIZE / 2] = {}, s[TOKENS / 2], old[2];
     uint32_t p[TOKENS / 16][4];

@@ -347,25 +347,28 @@ static int graph_begin(struct sl_stream *stream)
     return stream->capturing;
 }
 
+// What fails while a graph is captured has not run: the stream is as well as before, but there is no graph. Another
+// thread's call to the driver may be enough for that.
 static int graph_end(struct sl_stream *stream, struct sl_graph **out)
 {
     cudaGraph_t graph = NULL;
     *out = NULL;
     stream->capturing = 0;
     cudaError_t ended = cudaStreamEndCapture(stream->native, &graph);
-    if (stream->error.status != SL_OK || !cuda_check(stream, ended, "capturing")) {
-        return 0;
-    }
     struct sl_graph *made = calloc(1, sizeof *made);
-    if (made == NULL) {
-        cuda_fail(stream, SL_ERR_MEMORY, "out of memory: a graph");
-    } else if (!cuda_check(stream, cudaGraphInstantiate(&made->exec, graph, 0), "instantiating a graph")) {
+    int whole = ended == cudaSuccess && stream->error.status == SL_OK && made != NULL &&
+                cudaGraphInstantiate(&made->exec, graph, 0) == cudaSuccess;
+    if (graph != NULL) {
+        cudaGraphDestroy(graph);
+    }
+    if (!whole) {
         free(made);
         made = NULL;
+        stream->error = (struct sl_error){0};
+        (void)cudaGetLastError();
     }
-    cudaGraphDestroy(graph);
     *out = made;
-    return made != NULL;
+    return whole;
 }
 
 static void graph_launch(struct sl_graph *graph, struct sl_stream *stream)

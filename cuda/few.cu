@@ -15,6 +15,7 @@ enum {
     WARPS = 8,
     OUTPUTS = 16,
     UNROLL = 2,
+    WAVES = 8, // at most so many blocks for each multiprocessor
     STEP = 64,
     BLOCKS = 2 /* of a multiprocessor */,
     SHARED_LIMIT = 100 * 1024
@@ -115,7 +116,7 @@ static __device__ __forceinline__ int input_of(int step, int u, int half)
     return ((step * UNROLL + u) * WARPS + warp) * STEP + half * 32 + 8 * q;
 }
 
-// What is fetched next: the steps of one tile, then those of the block's next tile.
+// What is fetched next: the steps of one tile, then those of the next.
 struct cursor {
     int tile, step;
 };
@@ -137,7 +138,7 @@ static __device__ __forceinline__ void fetch(const few &f, int tiles, int steps,
     }
     if (++at.step == steps) {
         at.step = 0;
-        at.tile += gridDim.x;
+        at.tile++;
     }
 }
 
@@ -207,36 +208,36 @@ static __device__ __forceinline__ void advance(const few &f, int steps, cursor &
         finish<TILES>(f, now.tile, partial[turn], c);
         turn ^= 1;
         now.step = 0;
-        now.tile += gridDim.x;
+        now.tile++;
     }
 }
 
-// One block for each multiprocessor, and registers for two: so the next kernel of the step can come in while this one
-// runs, and fetch its first weights.
+// `span` tiles for each block: so many blocks that the chip shares them out evenly, and no more than that.
 template <int TILES, bool SHARED>
-static __global__ void __launch_bounds__(32 * WARPS, 2) few_kernel(const few f, int tiles, int steps)
+static __global__ void __launch_bounds__(32 * WARPS, 2) few_kernel(const few f, int tiles, int steps, int span)
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ partial_sums<TILES> partial[2];
     bf16 *x = (bf16 *)dynamic;
-    int pitch = f.in + 8, turn = 0;
+    int pitch = f.in + 8, turn = 0, end = ((int)blockIdx.x + 1) * span;
     float c[TILES][4] = {};
     lane_weights even, odd;
-    cursor next = {(int)blockIdx.x, 0}, now = next;
+    cursor next = {(int)blockIdx.x * span, 0}, now = next;
+    end = end < tiles ? end : tiles;
     let_next_begin();
-    fetch(f, tiles, steps, next, even);
-    fetch(f, tiles, steps, next, odd);
+    fetch(f, end, steps, next, even);
+    fetch(f, end, steps, next, odd);
     wait_for_previous(); // the weights are on their way: now for what the kernel before wrote
     if (SHARED) {
         bring_x(f, x, pitch);
     }
-    while (now.tile < tiles) {
+    while (now.tile < end) {
         use<TILES, SHARED>(f, x, pitch, now.step, even, c);
-        fetch(f, tiles, steps, next, even);
+        fetch(f, end, steps, next, even);
         advance<TILES>(f, steps, now, partial, turn, c);
-        if (now.tile < tiles) {
+        if (now.tile < end) {
             use<TILES, SHARED>(f, x, pitch, now.step, odd, c);
-            fetch(f, tiles, steps, next, odd);
+            fetch(f, end, steps, next, odd);
             advance<TILES>(f, steps, now, partial, turn, c);
         }
     }
@@ -262,10 +263,11 @@ template <int TILES, bool SHARED> static void launch(struct sl_stream *stream, c
 {
     int gated = f.epilogue == SL_EPILOGUE_SILU_GATE, outputs = gated ? f.out / 2 : f.out;
     int tiles = (outputs + (gated ? 8 : OUTPUTS) - 1) / (gated ? 8 : OUTPUTS);
-    int blocks = stream->device->multiprocessors, steps = (f.in + WARPS * UNROLL * STEP - 1) / (WARPS * UNROLL * STEP);
+    int steps = (f.in + WARPS * UNROLL * STEP - 1) / (WARPS * UNROLL * STEP);
+    int blocks = WAVES * stream->device->multiprocessors, span = (tiles + blocks - 1) / blocks;
     if (allow_shared(stream, few_kernel<TILES, SHARED>, shared)) {
-        launch_overlapping(stream, few_kernel<TILES, SHARED>, dim3((unsigned)(tiles < blocks ? tiles : blocks)),
-                           32 * WARPS, shared, f, tiles, steps);
+        launch_overlapping(stream, few_kernel<TILES, SHARED>, dim3((unsigned)((tiles + span - 1) / span)), 32 * WARPS,
+                           shared, f, tiles, steps, span);
     }
 }
 

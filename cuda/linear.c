@@ -16,7 +16,7 @@
 #include "cuda/ops.h"
 #include "cuda/weights.h"
 
-enum { WORKSPACE_BYTES = 32 << 20, CANDIDATES = 8, TRIALS = 3, PLAN_BUCKETS = 1024 };
+enum { WORKSPACE_BYTES = 32 << 20, CANDIDATES = 6, TRIALS = 2, PLAN_BUCKETS = 1024 };
 
 // --- cuBLASLt, opened when a GPU is first asked for ---
 
@@ -163,11 +163,11 @@ static int32_t alignment_of(const void *data, int64_t stride_bytes)
     return (int32_t)(bits & (~bits + 1));
 }
 
-// Below 64 rows each multiple of 8, then in steps of about an eighth.
+// Up to 32 rows each multiple of 8, then in steps of a quarter to an eighth: to try algorithms takes time.
 static int64_t rounded_rows(int64_t rows)
 {
     int64_t step = 8;
-    while (step * 16 < rows) {
+    while (step * 8 < rows) {
         step *= 2;
     }
     return (rows + step - 1) / step * step;

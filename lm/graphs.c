@@ -34,7 +34,7 @@ void sl_graphs_clear(struct sl_graphs *g)
     for (int i = 0; i < g->count; i++) {
         drop(g, &g->entries[i]);
     }
-    g->count = 0;
+    g->count = g->unsupported = 0;
 }
 
 void sl_graphs_run(struct sl_graphs *g, struct sl_stream *stream, int64_t rows, int64_t width,
@@ -50,9 +50,7 @@ void sl_graphs_run(struct sl_graphs *g, struct sl_stream *stream, int64_t rows, 
     if (!entry->graph && !is_new) {
         if (g->ops->graph_begin(stream)) {
             enqueue(context);
-            if (!g->ops->graph_end(stream, &entry->graph)) {
-                return; // the stream says why
-            }
+            (void)g->ops->graph_end(stream, &entry->graph); // without a graph it is tried again the next time
         } else {
             g->unsupported = 1;
         }
