@@ -116,7 +116,7 @@ static __device__ void add_splits(const split_job &s, const float *partial, int 
     }
 }
 
-template <int SIZE> static __global__ void __launch_bounds__(THREADS, 2) attention_few(const split_job s)
+template <int SIZE> static __global__ void __launch_bounds__(THREADS, 4) attention_few(const split_job s)
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ float most_of[WARPS][QUERIES], total_of[WARPS][QUERIES];

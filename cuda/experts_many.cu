@@ -16,7 +16,8 @@ enum {
     UNITS = STEP / 8,
     STAGES = 4,
     THREADS = 2 * ROWS,
-    APART = THREADS / UNITS // rows between those that a thread copies
+    APART = THREADS / UNITS, // rows between those that a thread copies
+    PAD = 4                  // units behind each column of units: see sources
 };
 
 struct many_job {
@@ -28,11 +29,12 @@ struct many_job {
 };
 
 struct stage {
-    uint4 x[UNITS][ROWS], weight[UNITS][COLUMNS];
+    uint4 x[UNITS][ROWS + PAD], weight[UNITS][COLUMNS + PAD];
 };
 
-// What a thread copies in every step: one unit of some rows of x and of the weights. Eight lanes take eight rows:
-// together in shared memory, and with the lanes beside them whole sectors of device memory.
+// What a thread copies in every step: one unit of some rows of x and of the weights. Eight lanes, whose copies are one
+// access, take two units of four rows: whole sectors of device memory; and, since columns of units are padded by 64
+// bytes, different banks.
 struct sources {
     const bf16 *x[ROWS / APART], *weight[COLUMNS / APART]; // NULL: a row of zeros
     int row, unit;                                         // of the tile
@@ -41,8 +43,8 @@ struct sources {
 template <bool GATED>
 static __device__ __forceinline__ void find_sources(const many_job &m, const experts_tile &t, int column0, sources &s)
 {
-    s.row = threadIdx.x % 8 + threadIdx.x / (8 * UNITS) * 8;
-    s.unit = threadIdx.x / 8 % UNITS;
+    s.row = threadIdx.x / 2 % 4 + threadIdx.x / (4 * UNITS) * 4;
+    s.unit = threadIdx.x % 2 + threadIdx.x / 8 % (UNITS / 2) * 2;
 #pragma unroll
     for (int j = 0; j < ROWS / APART; j++) {
         int row = s.row + j * APART;
@@ -86,8 +88,8 @@ static __device__ __forceinline__ void multiply(float (&d)[COLUMNS / 2], const s
     products_begin();
 #pragma unroll
     for (int i = 0; i < STEP / 16; i++) {
-        multiply_from_shared(d, matrix_at(a + i * 2 * ROWS, ROWS, 8), matrix_at(b + i * 2 * COLUMNS, COLUMNS, 8),
-                             accumulate || i > 0);
+        multiply_from_shared(d, matrix_at(a + i * 2 * (ROWS + PAD), ROWS + PAD, 8),
+                             matrix_at(b + i * 2 * (COLUMNS + PAD), COLUMNS + PAD, 8), accumulate || i > 0);
     }
     products_commit();
 }

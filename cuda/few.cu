@@ -15,9 +15,8 @@ enum {
     WARPS = 8,
     OUTPUTS = 16,
     UNROLL = 2,
-    WAVES = 8, // at most so many blocks for each multiprocessor
     STEP = 64,
-    BLOCKS = 2 /* of a multiprocessor */,
+    BLOCKS = 2, // of a multiprocessor
     SHARED_LIMIT = 100 * 1024
 };
 
@@ -138,7 +137,7 @@ static __device__ __forceinline__ void fetch(const few &f, int tiles, int steps,
     }
     if (++at.step == steps) {
         at.step = 0;
-        at.tile++;
+        at.tile += gridDim.x;
     }
 }
 
@@ -208,36 +207,34 @@ static __device__ __forceinline__ void advance(const few &f, int steps, cursor &
         finish<TILES>(f, now.tile, partial[turn], c);
         turn ^= 1;
         now.step = 0;
-        now.tile++;
+        now.tile += gridDim.x;
     }
 }
 
-// `span` tiles for each block: so many blocks that the chip shares them out evenly, and no more than that.
 template <int TILES, bool SHARED>
-static __global__ void __launch_bounds__(32 * WARPS, 2) few_kernel(const few f, int tiles, int steps, int span)
+static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) few_kernel(const few f, int tiles, int steps)
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ partial_sums<TILES> partial[2];
     bf16 *x = (bf16 *)dynamic;
-    int pitch = f.in + 8, turn = 0, end = ((int)blockIdx.x + 1) * span;
+    int pitch = f.in + 8, turn = 0;
     float c[TILES][4] = {};
     lane_weights even, odd;
-    cursor next = {(int)blockIdx.x * span, 0}, now = next;
-    end = end < tiles ? end : tiles;
+    cursor next = {(int)blockIdx.x, 0}, now = next;
     let_next_begin();
-    fetch(f, end, steps, next, even);
-    fetch(f, end, steps, next, odd);
+    fetch(f, tiles, steps, next, even);
+    fetch(f, tiles, steps, next, odd);
     wait_for_previous(); // the weights are on their way: now for what the kernel before wrote
     if (SHARED) {
         bring_x(f, x, pitch);
     }
-    while (now.tile < end) {
+    while (now.tile < tiles) {
         use<TILES, SHARED>(f, x, pitch, now.step, even, c);
-        fetch(f, end, steps, next, even);
+        fetch(f, tiles, steps, next, even);
         advance<TILES>(f, steps, now, partial, turn, c);
-        if (now.tile < end) {
+        if (now.tile < tiles) {
             use<TILES, SHARED>(f, x, pitch, now.step, odd, c);
-            fetch(f, end, steps, next, odd);
+            fetch(f, tiles, steps, next, odd);
             advance<TILES>(f, steps, now, partial, turn, c);
         }
     }
@@ -264,10 +261,10 @@ template <int TILES, bool SHARED> static void launch(struct sl_stream *stream, c
     int gated = f.epilogue == SL_EPILOGUE_SILU_GATE, outputs = gated ? f.out / 2 : f.out;
     int tiles = (outputs + (gated ? 8 : OUTPUTS) - 1) / (gated ? 8 : OUTPUTS);
     int steps = (f.in + WARPS * UNROLL * STEP - 1) / (WARPS * UNROLL * STEP);
-    int blocks = WAVES * stream->device->multiprocessors, span = (tiles + blocks - 1) / blocks;
+    int blocks = BLOCKS * stream->device->multiprocessors;
     if (allow_shared(stream, few_kernel<TILES, SHARED>, shared)) {
-        launch_overlapping(stream, few_kernel<TILES, SHARED>, dim3((unsigned)((tiles + span - 1) / span)), 32 * WARPS,
-                           shared, f, tiles, steps, span);
+        launch_overlapping(stream, few_kernel<TILES, SHARED>, dim3((unsigned)(tiles < blocks ? tiles : blocks)),
+                           32 * WARPS, shared, f, tiles, steps);
     }
 }
 
