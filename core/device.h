@@ -123,6 +123,8 @@ struct sl_device_ops {
 
     // Streams, fences, captured graphs. On the CPU everything has happened when the call returns.
     int (*stream_create)(struct sl_device *device, struct sl_stream **out, struct sl_error *error);
+    // Its work goes before that of other streams, where the device can: for short work that others wait for.
+    int (*stream_create_urgent)(struct sl_device *device, struct sl_stream **out, struct sl_error *error);
     void (*stream_destroy)(struct sl_stream *stream);
     int (*wait)(struct sl_stream *stream, struct sl_error *error);
     int (*fence_create)(struct sl_device *device, struct sl_fence **out, struct sl_error *error);

@@ -285,6 +285,7 @@ static const struct sl_device_ops operations = {
     .alloc = alloc,
     .release = release,
     .stream_create = stream_create,
+    .stream_create_urgent = stream_create,
     .stream_destroy = stream_destroy,
     .wait = wait,
     .fence_create = fence_create,

@@ -125,7 +125,6 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 4) attenti
     shared_few<SIZE> &shared = *(shared_few<SIZE> *)dynamic;
     const attention_job &job = s.job;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, kv_head = blockIdx.y, b = blockIdx.z;
-    let_next_begin();
     int row = job.row_start[b], rows = job.row_start[b + 1] - row, length = job.kv_length[b];
     int group = job.heads / job.kv_heads, tiles_each = ((length + TOKENS - 1) / TOKENS + s.splits - 1) / s.splits;
     int begin = (int)blockIdx.x * tiles_each * TOKENS, end = begin + tiles_each * TOKENS;
@@ -199,6 +198,7 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 4) attenti
         __syncwarp();
     }
     copies_wait<0>();
+    let_next_begin();
     write_warp<SIZE>(shared, most_of, total_of, o, most, total, warp, lane);
 
     int count = (length + tiles_each * TOKENS - 1) / (tiles_each * TOKENS); // blocks that have tokens

@@ -10,7 +10,7 @@
 
 enum {
     PAGE = 64, // tokens that lie together: a page's, or a part of one
-    PAD = 4    // units behind each column of units: see row_of
+    PAD = 1    // unit behind each column of units
 };
 
 template <int SIZE, int GROUPS, int TOKENS> struct shared_tiles {
@@ -19,17 +19,8 @@ template <int SIZE, int GROUPS, int TOKENS> struct shared_tiles {
     uint4 k[2][units][TOKENS + PAD], v[2][units][TOKENS + PAD];
 };
 
-// Which row and unit of a tile the i-th copy is. Eight lanes, whose copies are one access, take two units of four rows:
-// whole sectors of device memory; and, since columns of units are padded by 64 bytes, different banks.
-static __device__ __forceinline__ int row_of(int i, int units)
-{
-    return i / 2 % 4 + i / (4 * units) * 4;
-}
-
-static __device__ __forceinline__ int unit_of(int i, int units)
-{
-    return i % 2 + i / 8 % (units / 2) * 2;
-}
+// Copies go row by row: eight lanes, whose copies are one access, take whole lines of device memory; and, since columns
+// of units are padded by one, different banks of shared memory.
 
 // `rows` rows of `d` elements to a tile of ROWS, zeros behind them and beyond d.
 template <int SIZE, int ROWS>
@@ -37,7 +28,7 @@ static __device__ __forceinline__ void bring(uint4 (*to)[ROWS + PAD], const bf16
 {
     const int units = SIZE / 8;
     for (int i = threadIdx.x; i < ROWS * units; i += blockDim.x) {
-        int row = row_of(i, units), unit = unit_of(i, units), valid = row < rows && 8 * unit < d;
+        int row = i / units, unit = i % units, valid = row < rows && 8 * unit < d;
         copy_async(&to[unit][row], from + (valid ? row * stride + 8 * unit : 0), valid);
     }
 }
@@ -57,8 +48,8 @@ static __device__ __forceinline__ void prepare(copier<SIZE, TOKENS, THREADS> &c,
     const int units = SIZE / 8;
 #pragma unroll
     for (int n = 0; n < c.count; n++) {
-        int i = threadIdx.x + n * THREADS, unit = unit_of(i, units);
-        c.row[n] = row_of(i, units);
+        int i = threadIdx.x + n * THREADS, unit = i % units;
+        c.row[n] = i / units;
         c.to[n] = (uint32_t)(unit * (TOKENS + PAD) + c.row[n]) * 16;
         c.from[n] = i < TOKENS * units && 8 * unit < d ? (int)(c.row[n] % PAGE * stride) + 8 * unit : -1;
     }

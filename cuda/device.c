@@ -227,7 +227,7 @@ static void stream_destroy(struct sl_stream *stream)
     free(stream);
 }
 
-static int stream_create(struct sl_device *base, struct sl_stream **out, struct sl_error *error)
+static int create(struct sl_device *base, int urgent, struct sl_stream **out, struct sl_error *error)
 {
     struct cuda_device *device = (struct cuda_device *)base;
     struct sl_stream *stream = calloc(1, sizeof *stream);
@@ -237,7 +237,10 @@ static int stream_create(struct sl_device *base, struct sl_stream **out, struct 
     }
     stream->device = device;
     int status = select_device(device, error);
-    if (status == SL_OK && cudaStreamCreateWithFlags(&stream->native, cudaStreamNonBlocking) != cudaSuccess) {
+    int least = 0, most = 0;
+    if (status == SL_OK &&
+        (cudaDeviceGetStreamPriorityRange(&least, &most) != cudaSuccess ||
+         cudaStreamCreateWithPriority(&stream->native, cudaStreamNonBlocking, urgent ? most : least) != cudaSuccess)) {
         status = sl_fail(error, SL_ERR_DEVICE, "%s: a stream cannot be made: %s", device->name,
                          cudaGetErrorString(cudaGetLastError()));
     }
@@ -256,6 +259,16 @@ static int stream_create(struct sl_device *base, struct sl_stream **out, struct 
     }
     *out = stream;
     return SL_OK;
+}
+
+static int stream_create(struct sl_device *base, struct sl_stream **out, struct sl_error *error)
+{
+    return create(base, 0, out, error);
+}
+
+static int stream_create_urgent(struct sl_device *base, struct sl_stream **out, struct sl_error *error)
+{
+    return create(base, 1, out, error);
 }
 
 static int report(const struct sl_error *from, struct sl_error *error)
@@ -394,6 +407,7 @@ static const struct sl_device_ops operations = {
     .alloc = alloc,
     .release = release,
     .stream_create = stream_create,
+    .stream_create_urgent = stream_create_urgent,
     .stream_destroy = stream_destroy,
     .wait = wait,
     .fence_create = fence_create,

@@ -17,7 +17,7 @@ enum {
     STAGES = 4,
     THREADS = 2 * ROWS,
     APART = THREADS / UNITS, // rows between those that a thread copies
-    PAD = 4                  // units behind each column of units: see sources
+    PAD = 1                  // unit behind each column of units
 };
 
 struct many_job {
@@ -33,8 +33,8 @@ struct stage {
 };
 
 // What a thread copies in every step: one unit of some rows of x and of the weights. Eight lanes, whose copies are one
-// access, take two units of four rows: whole sectors of device memory; and, since columns of units are padded by 64
-// bytes, different banks.
+// access, take whole lines of device memory; and, since columns of units are padded by one, different banks of shared
+// memory.
 struct sources {
     const bf16 *x[ROWS / APART], *weight[COLUMNS / APART]; // NULL: a row of zeros
     int row, unit;                                         // of the tile
@@ -43,8 +43,8 @@ struct sources {
 template <bool GATED>
 static __device__ __forceinline__ void find_sources(const many_job &m, const experts_tile &t, int column0, sources &s)
 {
-    s.row = threadIdx.x / 2 % 4 + threadIdx.x / (4 * UNITS) * 4;
-    s.unit = threadIdx.x % 2 + threadIdx.x / 8 % (UNITS / 2) * 2;
+    s.row = threadIdx.x / UNITS;
+    s.unit = threadIdx.x % UNITS;
 #pragma unroll
     for (int j = 0; j < ROWS / APART; j++) {
         int row = s.row + j * APART;

@@ -221,7 +221,6 @@ static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) few_kernel(const fe
     float c[TILES][4] = {};
     lane_weights even, odd;
     cursor next = {(int)blockIdx.x, 0}, now = next;
-    let_next_begin();
     fetch(f, tiles, steps, next, even);
     fetch(f, tiles, steps, next, odd);
     wait_for_previous(); // the weights are on their way: now for what the kernel before wrote
@@ -238,6 +237,7 @@ static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) few_kernel(const fe
             advance<TILES>(f, steps, now, partial, turn, c);
         }
     }
+    let_next_begin(); // not before: its blocks would take the room of this kernel's
 }
 
 static int64_t shared_bytes(const struct sl_tensor *x)

@@ -26,7 +26,7 @@ int sl_lanes_open(const struct sl_pipeline *job, struct sl_lanes *lanes, struct 
     }
     while (lanes->count < options->lanes) {
         struct sl_stream **stream = &lanes->stream[lanes->count];
-        int status = device->ops->stream_create(device, stream, error);
+        int status = device->ops->stream_create_urgent(device, stream, error);
         if (status != SL_OK) {
             return status;
         }

@@ -136,7 +136,7 @@ static int create_queues(struct sl_run *run, struct sl_error *error)
         }
     }
     if (status == SL_OK) {
-        status = job->model->device->ops->stream_create(job->model->device, &run->stream, error);
+        status = job->model->device->ops->stream_create_urgent(job->model->device, &run->stream, error);
     }
     return status;
 }

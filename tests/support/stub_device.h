@@ -529,6 +529,7 @@ static const struct sl_device_ops stub_ops = {
     .alloc = stub_alloc,
     .release = stub_release,
     .stream_create = stub_stream_create,
+    .stream_create_urgent = stub_stream_create,
     .stream_destroy = stub_stream_destroy,
     .wait = stub_wait,
     .graph_begin = stub_graph_begin,
