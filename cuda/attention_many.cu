@@ -8,28 +8,27 @@
 #include "cuda/attention.h"
 #include "cuda/warpgroup.cuh"
 
-enum {
-    PAGE = 64, // tokens that lie together: a page's, or a part of one
-    PAD = 1    // unit behind each column of units
-};
+enum { PAGE = 64 }; // tokens that lie together: a page's, or a part of one
+
+// Units of a row as they lie: whole panels.
+template <int SIZE> static __host__ __device__ constexpr int row_units()
+{
+    return (SIZE + 63) / 64 * 8;
+}
 
 template <int SIZE, int GROUPS, int TOKENS> struct shared_tiles {
-    static const int rows = 64 * GROUPS, units = SIZE / 8;
-    uint4 q[units][rows + PAD]; // later the result, row by row
-    uint4 k[2][units][TOKENS + PAD], v[2][units][TOKENS + PAD];
+    uint4 q[64 * GROUPS * row_units<SIZE>()]; // later the result, row by row
+    uint4 k[2][TOKENS * row_units<SIZE>()], v[2][TOKENS * row_units<SIZE>()];
 };
-
-// Copies go row by row: eight lanes, whose copies are one access, take whole lines of device memory; and, since columns
-// of units are padded by one, different banks of shared memory.
 
 // `rows` rows of `d` elements to a tile of ROWS, zeros behind them and beyond d.
 template <int SIZE, int ROWS>
-static __device__ __forceinline__ void bring(uint4 (*to)[ROWS + PAD], const bf16 *from, int64_t stride, int rows, int d)
+static __device__ __forceinline__ void bring(uint4 *to, const bf16 *from, int64_t stride, int rows, int d)
 {
     const int units = SIZE / 8;
     for (int i = threadIdx.x; i < ROWS * units; i += blockDim.x) {
         int row = i / units, unit = i % units, valid = row < rows && 8 * unit < d;
-        copy_async(&to[unit][row], from + (valid ? row * stride + 8 * unit : 0), valid);
+        copy_async(to + place_of(row, unit, ROWS), from + (valid ? row * stride + 8 * unit : 0), valid);
     }
 }
 
@@ -50,7 +49,7 @@ static __device__ __forceinline__ void prepare(copier<SIZE, TOKENS, THREADS> &c,
     for (int n = 0; n < c.count; n++) {
         int i = threadIdx.x + n * THREADS, unit = i % units;
         c.row[n] = i / units;
-        c.to[n] = (uint32_t)(unit * (TOKENS + PAD) + c.row[n]) * 16;
+        c.to[n] = place_of(c.row[n], unit, TOKENS) * 16;
         c.from[n] = i < TOKENS * units && 8 * unit < d ? (int)(c.row[n] % PAGE * stride) + 8 * unit : -1;
     }
 }
@@ -113,7 +112,7 @@ static __device__ __forceinline__ source source_of(const attention_job &job, int
 template <typename Tiles> static __device__ __forceinline__ void clear_tiles(Tiles &tiles)
 {
     for (int i = threadIdx.x; i < (int)(sizeof tiles.k + sizeof tiles.v) / 16; i += blockDim.x) {
-        (&tiles.k[0][0][0])[i] = make_uint4(0, 0, 0, 0);
+        (&tiles.k[0][0])[i] = make_uint4(0, 0, 0, 0);
     }
     __syncthreads();
 }
@@ -132,8 +131,9 @@ static __device__ __forceinline__ void score(float (&s)[TOKENS / 2], uint32_t q,
 {
 #pragma unroll
     for (int step = 0; step < SIZE / 16; step++) {
-        multiply_from_shared(s, matrix_at(q + step * 2 * (ROWS + PAD), ROWS + PAD, 8),
-                             matrix_at(k + step * 2 * (TOKENS + PAD), TOKENS + PAD, 8), step > 0);
+        int panel = step / 4 * PANEL_UNITS, unit = step % 4 * 2;
+        multiply_from_shared(s, matrix_at(q + panel * ROWS + unit, ROWS), matrix_at(k + panel * TOKENS + unit, TOKENS),
+                             step > 0);
     }
     products_commit();
 }
@@ -144,7 +144,7 @@ static __device__ __forceinline__ void weigh(float (&o)[SIZE / 2], const uint32_
 {
 #pragma unroll
     for (int t = 0; t < TOKENS / 16; t++) {
-        multiply_from_registers(o, p[t], matrix_at(v + 16 * t, 8, TOKENS + PAD));
+        multiply_from_registers(o, p[t], matrix_at(v + 16 * PANEL_UNITS * t, TOKENS));
     }
     products_commit();
 }
@@ -249,9 +249,9 @@ static __device__ __forceinline__ void put(const attention_job &job, const softm
 template <int SIZE, int GROUPS, int TOKENS>
 static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) attention_many(const attention_job job)
 {
-    extern __shared__ __align__(128) unsigned char dynamic[];
+    extern __shared__ unsigned char dynamic[];
     const int block_rows = 64 * GROUPS;
-    shared_tiles<SIZE, GROUPS, TOKENS> &tiles = *(shared_tiles<SIZE, GROUPS, TOKENS> *)dynamic;
+    shared_tiles<SIZE, GROUPS, TOKENS> &tiles = *(shared_tiles<SIZE, GROUPS, TOKENS> *)aligned_shared(dynamic);
     int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); // the compiler sees that a warp has one
     int head = blockIdx.y, b = blockIdx.z;
     int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; // of the block: this lane's first
@@ -263,12 +263,12 @@ static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) atten
     int kv_head = head / (job.heads / job.kv_heads), length = job.is_paged ? job.kv_length[b] : rows;
     int visible = job.is_paged ? length - rows + row0 + 1 : length; // to the first row of the block
     int seen = job.is_paged && visible + block_rows - 1 < length ? visible + block_rows - 1 : length;
-    const int tile_units = SIZE / 8 * (TOKENS + PAD);
+    const int tile_units = row_units<SIZE>() * TOKENS;
     const bf16 *q = (const bf16 *)job.q + (int64_t)(begin + row0) * job.q_stride + (int64_t)head * job.d;
     float scale = job.scale * 1.4426950408889634f, o[SIZE / 2] = {}, s[TOKENS / 2], old[2];
     uint32_t p[TOKENS / 16][4];
     softmax state = {{-INFINITY, -INFINITY}, {0, 0}};
-    uint32_t q_unit = shared_address(&tiles.q[0][64 * group]) / 16, k_unit = shared_address(tiles.k) / 16;
+    uint32_t q_unit = shared_address(tiles.q) / 16 + 64 * PANEL_UNITS * group, k_unit = shared_address(tiles.k) / 16;
     uint32_t v_unit = shared_address(tiles.v) / 16;
     source from = source_of(job, b, begin, kv_head);
     copier<SIZE, TOKENS, 128 * GROUPS> c;
@@ -321,7 +321,7 @@ static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) atten
     products_begin();
     weigh<SIZE, TOKENS>(o, p, v_unit + last);
     products_wait<0>();
-    put<SIZE>(job, state, o, &tiles.q[0][0], row, begin + row0, rows - row0, head);
+    put<SIZE>(job, state, o, tiles.q, row, begin + row0, rows - row0, head);
 }
 
 template <int SIZE, int GROUPS, int TOKENS>
@@ -329,7 +329,7 @@ static void launch(struct sl_stream *stream, const struct attention_job *job)
 {
     const int rows = 64 * GROUPS;
     dim3 grid((unsigned)((job->max_rows + rows - 1) / rows), (unsigned)job->heads, (unsigned)job->sequences);
-    size_t shared = sizeof(shared_tiles<SIZE, GROUPS, TOKENS>);
+    size_t shared = sizeof(shared_tiles<SIZE, GROUPS, TOKENS>) + 1024;
     if (allow_shared(stream, attention_many<SIZE, GROUPS, TOKENS>, shared)) {
         attention_many<SIZE, GROUPS, TOKENS><<<grid, 128 * GROUPS, shared, stream->native>>>(*job);
     }

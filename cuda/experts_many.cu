@@ -16,8 +16,7 @@ enum {
     UNITS = STEP / 8,
     STAGES = 4,
     THREADS = 2 * ROWS,
-    APART = THREADS / UNITS, // rows between those that a thread copies
-    PAD = 1                  // unit behind each column of units
+    APART = THREADS / UNITS // rows between those that a thread copies
 };
 
 struct many_job {
@@ -29,12 +28,10 @@ struct many_job {
 };
 
 struct stage {
-    uint4 x[UNITS][ROWS + PAD], weight[UNITS][COLUMNS + PAD];
+    uint4 x[ROWS * UNITS], weight[COLUMNS * UNITS]; // a panel each
 };
 
-// What a thread copies in every step: one unit of some rows of x and of the weights. Eight lanes, whose copies are one
-// access, take whole lines of device memory; and, since columns of units are padded by one, different banks of shared
-// memory.
+// What a thread copies in every step: one unit of some rows of x and of the weights; eight lanes take a row.
 struct sources {
     const bf16 *x[ROWS / APART], *weight[COLUMNS / APART]; // NULL: a row of zeros
     int row, unit;                                         // of the tile
@@ -72,24 +69,23 @@ static __device__ __forceinline__ void bring(stage &to, const many_job &m, const
 #pragma unroll
     for (int j = 0; j < ROWS / APART; j++) {
         int valid = is_input && s.x[j] != NULL;
-        copy_async(&to.x[s.unit][s.row + j * APART], valid ? s.x[j] + k : m.x, valid);
+        copy_async(to.x + place_of(s.row + j * APART, s.unit, ROWS), valid ? s.x[j] + k : m.x, valid);
     }
 #pragma unroll
     for (int j = 0; j < COLUMNS / APART; j++) {
         int valid = is_input && s.weight[j] != NULL;
-        copy_async(&to.weight[s.unit][s.row + j * APART], valid ? s.weight[j] + k : m.weight, valid);
+        copy_async(to.weight + place_of(s.row + j * APART, s.unit, COLUMNS), valid ? s.weight[j] + k : m.weight, valid);
     }
 }
 
 // One step for the warpgroup's 64 rows; goes on by itself until waited for.
 static __device__ __forceinline__ void multiply(float (&d)[COLUMNS / 2], const stage &s, int group, int accumulate)
 {
-    uint32_t a = shared_address(&s.x[0][64 * group]) / 16, b = shared_address(&s.weight[0][0]) / 16;
+    uint32_t a = shared_address(s.x) / 16 + 64 * UNITS * group, b = shared_address(s.weight) / 16;
     products_begin();
 #pragma unroll
     for (int i = 0; i < STEP / 16; i++) {
-        multiply_from_shared(d, matrix_at(a + i * 2 * (ROWS + PAD), ROWS + PAD, 8),
-                             matrix_at(b + i * 2 * (COLUMNS + PAD), COLUMNS + PAD, 8), accumulate || i > 0);
+        multiply_from_shared(d, matrix_at(a + 2 * i, ROWS), matrix_at(b + 2 * i, COLUMNS), accumulate || i > 0);
     }
     products_commit();
 }
@@ -131,8 +127,8 @@ static __device__ __forceinline__ void put(const many_job &m, const experts_tile
 
 template <bool GATED> static __global__ void __launch_bounds__(THREADS, 1) experts_many(const many_job m)
 {
-    extern __shared__ __align__(128) unsigned char dynamic[];
-    stage *stages = (stage *)dynamic;
+    extern __shared__ unsigned char dynamic[];
+    stage *stages = (stage *)aligned_shared(dynamic);
     let_next_begin();
     wait_for_previous();
     if ((int)blockIdx.y >= *m.order.tile_count) {
@@ -169,7 +165,7 @@ template <bool GATED> static __global__ void __launch_bounds__(THREADS, 1) exper
     copies_wait<0>();
     __syncthreads(); // the stages are free
     if (works) {
-        put<GATED>(m, t, column0, d, (uint4 *)dynamic);
+        put<GATED>(m, t, column0, d, (uint4 *)stages);
     }
 }
 
@@ -177,8 +173,8 @@ template <bool GATED> static void launch(struct sl_stream *stream, const many_jo
 {
     const int columns = GATED ? COLUMNS / 2 : COLUMNS;
     dim3 grid((unsigned)((m.out + columns - 1) / columns), (unsigned)m.order.most_tiles);
-    if (allow_shared(stream, experts_many<GATED>, STAGES * sizeof(stage))) {
-        launch_overlapping(stream, experts_many<GATED>, grid, THREADS, STAGES * sizeof(stage), m);
+    if (allow_shared(stream, experts_many<GATED>, STAGES * sizeof(stage) + 1024)) {
+        launch_overlapping(stream, experts_many<GATED>, grid, THREADS, STAGES * sizeof(stage) + 1024, m);
     }
 }
 

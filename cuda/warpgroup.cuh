@@ -2,19 +2,33 @@
 // Hopper's asynchronous products of a warpgroup: 64 rows by N columns by 16, B in shared memory, A there or in
 // registers (PTX ISA, "Asynchronous warpgroup level matrix instructions").
 //
-// Shared memory is laid out without swizzle, in units of 16 bytes: eight rows of one unit lie together, 128 bytes, a
-// core matrix. Here a tile of R rows and C columns has unit (row, column / 8) at (column / 8) * R + row, for both uses:
-// with the rows as M or N and the columns as K, and with the columns as N and the rows as K (values in attention).
+// Shared memory is laid out in panels of 64 columns: a row of a panel is 128 bytes, eight units of 16, and unit u of
+// row r stands at u ^ (r % 8), so that neither eight rows of one unit nor eight units of one row meet in a bank (the
+// 128-byte swizzle). Panels begin at multiples of 1024 bytes. The same tile serves with its rows as M or N and its
+// columns as K, and with its columns as N and its rows as K (values in attention).
 #ifndef SL_CUDA_WARPGROUP_CUH
 #define SL_CUDA_WARPGROUP_CUH
 
 #include "cuda/tensor.cuh"
 
-// A matrix for the tensor cores: where it begins, in units of 16 bytes, and the units from one core matrix to the next
-// along K, and across it.
-static __device__ __forceinline__ uint64_t matrix_at(uint32_t unit, uint32_t along_k, uint32_t across)
+enum { PANEL_UNITS = 8 }; // of a row
+
+// Where a unit of a tile of `rows` rows stands, in units from its beginning.
+static __device__ __forceinline__ uint32_t place_of(int row, int unit, int rows)
 {
-    return (uint64_t)(unit | along_k << 16) | (uint64_t)across << 32;
+    return (uint32_t)(unit / PANEL_UNITS * rows * PANEL_UNITS + row * PANEL_UNITS + (unit % PANEL_UNITS ^ row % 8));
+}
+
+// A tile of `rows` rows for the tensor cores, from this unit on: eight rows are 64 units, a panel 8 rows' times `rows`.
+static __device__ __forceinline__ uint64_t matrix_at(uint32_t unit, int rows)
+{
+    return (uint64_t)(unit | (uint32_t)rows * PANEL_UNITS << 16) | (uint64_t)(8 * PANEL_UNITS | 1u << 30) << 32;
+}
+
+// Dynamic shared memory from its first multiple of 1024 bytes on; as much more of it must be asked for.
+static __device__ __forceinline__ unsigned char *aligned_shared(unsigned char *dynamic)
+{
+    return dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
 }
 
 // Before the first product, and after registers that one reads or adds to were changed.

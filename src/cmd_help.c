@@ -52,7 +52,7 @@ static const char help_index[] =
     "      --device D             auto, cpu, cuda or cuda:N\n"
     "      --threads N            CPU threads (all cores)\n"
     "      --decoder D            auto, cpu or nvdec; auto: where the model runs\n"
-    "      --decode-lanes N       parts of one file decoded side by side (nvdec 8, cpu 1)\n"
+    "      --decode-lanes N       parts of one file decoded side by side (nvdec 12, cpu 1)\n"
     "      --progress FORM        auto, plain, json or none; on standard error\n";
 
 static const char help_query[] =

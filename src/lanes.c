@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/lanes.h"
 
-enum { NVDEC_LANES = 8 }; // Hopper has seven decoding engines
+enum { NVDEC_LANES = 12 }; // Hopper has seven decoding engines; more sessions keep them busy
 
 static int wait_for_lane(void *context, int lane, struct sl_error *error)
 {
