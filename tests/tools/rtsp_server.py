@@ -1,0 +1,78 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""An RTSP server for the tests, GStreamer's, on loopback.
+
+    rtsp_server.py PORT MOUNT=PIPELINE|FILE...
+
+Each mount point serves a GStreamer pipeline (in launch syntax, its payloader named pay0) or, given the name of an MP4
+file with H.264 in it, that file at its own pace from the moment of the first client on. Prints "ready" once it
+listens. Needs python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-base and -good (Debian's names).
+  --user NAME:PASSWORD   ask for these (basic authentication)
+  --no-reports           send no RTCP sender reports
+"""
+import sys
+
+try:
+    import gi
+    gi.require_version("Gst", "1.0")
+    gi.require_version("GstRtspServer", "1.0")
+    from gi.repository import GLib, Gst, GstRtspServer
+except (ImportError, ValueError) as missing:
+    print("rtsp_server.py:", missing, "(Debian: python3-gi gir1.2-gst-rtsp-server-1.0)", file=sys.stderr)
+    sys.exit(77)
+
+
+def launch(source):
+    if source.endswith(".mp4"):
+        return "( filesrc location=%s ! qtdemux ! h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96 )" % source
+    return "( %s )" % source
+
+
+def silence(media):
+    """Without reports: the sessions' RTCP share of the bandwidth is none."""
+    for i in range(media.n_streams()):
+        session = media.get_stream(i).get_rtpsession()
+        if session:
+            session.set_property("rtcp-min-interval", 3600 * Gst.SECOND)
+
+
+def main():
+    args, user, reports = [], None, True
+    rest = iter(sys.argv[1:])
+    for arg in rest:
+        if arg == "--user":
+            user = next(rest)
+        elif arg == "--no-reports":
+            reports = False
+        else:
+            args.append(arg)
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(args[0])
+    mounts = server.get_mount_points()
+    if user:
+        auth = GstRtspServer.RTSPAuth()
+        token = GstRtspServer.RTSPToken()
+        token.set_string("media.factory.role", "viewer")
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(*user.split(":", 1)), token)
+        server.set_auth(auth)
+    for mount in args[1:]:
+        path, source = mount.split("=", 1)
+        factory = GstRtspServer.RTSPMediaFactory()
+        factory.set_launch(launch(source))
+        factory.set_shared(True)
+        if user:
+            factory.add_role_from_structure(Gst.Structure.from_string(
+                "viewer, media.factory.access=(boolean)true, media.factory.construct=(boolean)true")[0])
+        if not reports:
+            factory.connect("media-configure", lambda _, media: media.connect("prepared", silence))
+        mounts.add_factory("/" + path, factory)
+    if not server.attach(None):
+        sys.exit("rtsp_server.py: port %s is taken" % args[0])
+    print("ready", flush=True)
+    GLib.MainLoop().run()
+
+
+if __name__ == "__main__":
+    main()
