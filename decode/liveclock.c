@@ -2,6 +2,7 @@
 #include "decode/liveclock.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SECOND 1000000.0
@@ -10,12 +11,17 @@
 #define LEAP_US 1000000
 // The offset in use moves towards the better one by at most this part of the time that passes.
 #define SLEW 0.25
-// A slope is believed from so many points on, and when it is so many times its own standard error.
+// A slope is believed from so many points on, and when all of its rise is so many times their scatter.
 #define SLOPE_POINTS       4
 #define SLOPE_SIGNIFICANCE 4.0
 #define SLOPE_MOST         0.5
-#define STEADY_US          1500000
-#define DISTRUST_US        60000000
+// Seconds that scatter more come in bursts (a playlist): no slope can be told.
+#define UNEVEN_US 150000.0
+#define LATE_US   1000000.0
+// A camera that is steady for so long is taken; once it has leapt while in use, for the longer.
+#define STEADY_US   1500000
+#define CALM_US     20000000
+#define DISTRUST_US 60000000
 // A camera whose clock is further off than this has never been set.
 #define CAMERA_LIMIT_US  60000000
 #define CAMERA_LEAP_US   500000.0
@@ -34,7 +40,7 @@ static void anchor(struct sl_liveclock *clock, int64_t pts_us, int64_t arrival_u
     clock->anchor_us = arrival_us - pts_us;
     clock->anchor_pts_us = pts_us;
     clock->offset_us = 0;
-    clock->count = 0;
+    clock->count = clock->late = 0;
     clock->slope = clock->level_us = clock->spread_us = 0;
     clock->open = (struct sl_liveclock_point){0, INFINITY};
     clock->pts_us = pts_us;
@@ -54,30 +60,42 @@ static double seconds(const struct sl_liveclock *clock, int64_t pts_us)
 
 // ---- Arrival
 
-// Least squares; the slope is 0 unless it stands out of the points' own scatter.
+static int by_size(const void *left, const void *right)
+{
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+static double median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof *values, by_size);
+    return count > 0 ? values[count / 2] : 0;
+}
+
+// The median of all slopes between two points, so that some late seconds do not count; 0 unless it stands out of the
+// points' own scatter.
 static double fit_slope(const struct sl_liveclock *clock)
 {
-    int n = clock->count;
-    double mean_at = 0, mean = 0, across = 0, along = 0, rest = 0;
+    double values[SL_LIVECLOCK_POINTS * (SL_LIVECLOCK_POINTS - 1) / 2];
+    const struct sl_liveclock_point *p = clock->points;
+    int n = clock->count, pairs = 0;
     for (int i = 0; i < n; i++) {
-        mean_at += clock->points[i].at_s / n;
-        mean += clock->points[i].least_us / n;
+        for (int k = 0; k < i; k++) {
+            values[pairs++] = (p[i].least_us - p[k].least_us) / (p[i].at_s - p[k].at_s);
+        }
     }
+    double slope = median(values, pairs);
     for (int i = 0; i < n; i++) {
-        double at = clock->points[i].at_s - mean_at;
-        along += at * at;
-        across += at * (clock->points[i].least_us - mean);
+        values[i] = p[i].least_us - slope * p[i].at_s;
     }
-    if (n < SLOPE_POINTS || along <= 0) {
-        return 0;
-    }
-    double slope = across / along;
+    double level = median(values, n);
     for (int i = 0; i < n; i++) {
-        double off = clock->points[i].least_us - mean - slope * (clock->points[i].at_s - mean_at);
-        rest += off * off;
+        values[i] = fabs(p[i].least_us - slope * p[i].at_s - level);
     }
-    double doubt = sqrt(rest / (n - 2) / along);
-    int is_real = fabs(slope) > SLOPE_SIGNIFICANCE * doubt && fabs(slope) > 20 && fabs(slope) < SLOPE_MOST * SECOND;
+    double scatter = median(values, n);
+    double rise = n > 0 ? fabs(slope) * (p[n - 1].at_s - p[0].at_s) : 0;
+    int is_real = n >= SLOPE_POINTS && scatter < UNEVEN_US && rise > SLOPE_SIGNIFICANCE * scatter &&
+                  fabs(slope) < SLOPE_MOST * SECOND;
     return is_real ? slope : 0;
 }
 
@@ -90,12 +108,34 @@ static void fit(struct sl_liveclock *clock)
         least = off < least ? off : least;
         most = off > most ? off : most;
     }
-    clock->level_us = least;
+    // As long as no slope could have been told, the last second is the least wrong.
+    clock->level_us = clock->count <= SLOPE_POINTS ? clock->points[clock->count - 1].least_us : least;
+    clock->slope = clock->count <= SLOPE_POINTS ? 0 : clock->slope;
     clock->spread_us = most - least;
+}
+
+// A second that came late tells nothing of the camera, however many follow it; but if nothing else comes any more, all
+// begins anew.
+static int is_late(struct sl_liveclock *clock)
+{
+    double expected_us = clock->level_us + clock->slope * clock->open.at_s;
+    if (clock->count < SLOPE_POINTS || clock->open.least_us - expected_us < LATE_US) {
+        clock->late = 0;
+        return 0;
+    }
+    if (++clock->late == SL_LIVECLOCK_POINTS) {
+        clock->late = 0;
+        clock->count = 0;
+        return 0;
+    }
+    return 1;
 }
 
 static void keep_point(struct sl_liveclock *clock)
 {
+    if (is_late(clock)) {
+        return;
+    }
     if (clock->count == SL_LIVECLOCK_POINTS) {
         clock->count--;
         memmove(clock->points, clock->points + 1, (size_t)clock->count * sizeof clock->points[0]);
@@ -130,12 +170,14 @@ static double arrival_offset(const struct sl_liveclock *clock, int64_t pts_us)
 static int take_camera(struct sl_liveclock *clock, int64_t pts_us, int64_t arrival_us, int64_t camera_us,
                        double *leap_us)
 {
+    // After PTS have leapt, a report from before is off by at least that much.
     double off_us = (double)(camera_us - pts_us - clock->anchor_us);
     *leap_us = clock->camera_seen ? off_us - clock->camera_us : 0;
     if (!clock->camera_seen || fabs(*leap_us) > CAMERA_UNEVEN_US) {
         clock->camera_steady_us = arrival_us;
     }
-    if (clock->camera_seen && fabs(*leap_us) > ROUNDING_US) {
+    if ((clock->camera_seen && fabs(*leap_us) > ROUNDING_US) ||
+        fabs(off_us - arrival_offset(clock, pts_us)) < LEAP_US / 2) {
         clock->needs_report = 0;
     }
     clock->camera_seen = 1;
@@ -146,7 +188,8 @@ static int take_camera(struct sl_liveclock *clock, int64_t pts_us, int64_t arriv
 static int camera_is_good(const struct sl_liveclock *clock, int64_t arrival_us)
 {
     return clock->camera_seen && !clock->needs_report && arrival_us >= clock->camera_distrusted_us &&
-           arrival_us - clock->camera_steady_us >= STEADY_US && fabs(clock->camera_us) < CAMERA_LIMIT_US;
+           arrival_us - clock->camera_steady_us >= (clock->camera_leapt ? CALM_US : STEADY_US) &&
+           fabs(clock->camera_us) < CAMERA_LIMIT_US;
 }
 
 static enum sl_liveclock_turn step(struct sl_liveclock *clock, double offset_us, enum sl_live_origin origin)
@@ -160,8 +203,10 @@ static enum sl_liveclock_turn step(struct sl_liveclock *clock, double offset_us,
 static enum sl_liveclock_turn follow_leap(struct sl_liveclock *clock, int64_t arrival_us, double leap_us,
                                           double arrival_offset_us)
 {
-    if (fabs(leap_us) >= CAMERA_LEAP_US) {
-        clock->camera_steady_us = arrival_us;
+    int calm = !clock->camera_leapt || arrival_us - clock->camera_leapt_us >= CALM_US;
+    clock->camera_leapt = 1;
+    clock->camera_leapt_us = arrival_us;
+    if (fabs(leap_us) >= CAMERA_LEAP_US && calm) { // it was set
         return step(clock, clock->camera_us, SL_LIVE_CAMERA);
     }
     // From report to report the PTS go astray: they do not run at the rate of the camera's own wall clock.

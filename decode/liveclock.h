@@ -30,7 +30,7 @@ struct sl_liveclock {
     struct sl_liveclock_point {
         double at_s, least_us;
     } points[SL_LIVECLOCK_POINTS], open;
-    int count;
+    int count, late;        // late: seconds in a row that were
     double slope, level_us; // offset = anchor + level + slope * seconds since the anchor
     int64_t anchor_pts_us;
     double spread_us; // of the points about the line
@@ -40,7 +40,9 @@ struct sl_liveclock {
     double camera_us;             // its offset, of the packet before
     int64_t camera_steady_us;     // arrival since when it has not leapt
     int64_t camera_distrusted_us; // arrival until when it is not taken
-    int needs_report;             // the PTS leapt: what the camera said before is about another clock
+    int camera_leapt;             // while it was in use, at camera_leapt_us
+    int64_t camera_leapt_us;
+    int needs_report; // the PTS leapt: what the camera said before is about another clock
 };
 
 enum sl_liveclock_turn {
