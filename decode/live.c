@@ -128,7 +128,6 @@ static int open_format(struct sl_live *live, const char *url, struct sl_error *e
     int code = input->format == NULL ? AVERROR(ENOMEM) : set_options(live, url, &options);
     if (code >= 0) {
         input->format->interrupt_callback = (AVIOInterruptCB){is_over, input};
-        input->format->flags |= AVFMT_FLAG_NOBUFFER;
         code = avformat_open_input(&input->format, url, NULL, &options); // frees the context when it fails
     }
     av_dict_free(&options); // what no part of FFmpeg knew
