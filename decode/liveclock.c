@@ -23,9 +23,12 @@
 #define CALM_US     20000000
 #define DISTRUST_US 60000000
 // A camera whose clock is further off than this has never been set.
-#define CAMERA_LIMIT_US  60000000
-#define CAMERA_LEAP_US   500000.0
-#define CAMERA_UNEVEN_US 100000.0
+#define CAMERA_PARTED_US 500000.0
+// No clock is 1 % wrong: this much is a wrong rate.
+#define SLOPE_OF_NO_CLOCK 10000.0
+#define CAMERA_LIMIT_US   60000000
+#define CAMERA_LEAP_US    500000.0
+#define CAMERA_UNEVEN_US  100000.0
 // Of RTP ticks and microseconds; more than that is a new report.
 #define ROUNDING_US     30.0
 #define CAMERA_SHIFT_US 1000000.0
@@ -188,14 +191,23 @@ static int take_camera(struct sl_liveclock *clock, int64_t pts_us, int64_t arriv
 static int camera_is_good(const struct sl_liveclock *clock, int64_t arrival_us)
 {
     return clock->camera_seen && !clock->needs_report && arrival_us >= clock->camera_distrusted_us &&
+           clock->count > SLOPE_POINTS + 1 && fabs(clock->slope) < SLOPE_OF_NO_CLOCK &&
            arrival_us - clock->camera_steady_us >= (clock->camera_leapt ? CALM_US : STEADY_US) &&
            fabs(clock->camera_us) < CAMERA_LIMIT_US;
+}
+
+// What a camera in use says moves away from arrival: it derives its wall time from PTS that do not run at its rate.
+static int parts_from_arrival(const struct sl_liveclock *clock, double arrival_offset_us)
+{
+    double parted_us = clock->camera_us - arrival_offset_us - clock->camera_gap_us;
+    return fabs(clock->slope) >= SLOPE_OF_NO_CLOCK || fabs(parted_us) > CAMERA_PARTED_US;
 }
 
 static enum sl_liveclock_turn step(struct sl_liveclock *clock, double offset_us, enum sl_live_origin origin)
 {
     clock->offset_us = offset_us;
     clock->origin = origin;
+    clock->camera_gap_us = clock->camera_us - arrival_offset(clock, clock->pts_us);
     return SL_LIVECLOCK_STEP;
 }
 
@@ -251,6 +263,10 @@ enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t p
         clock->origin == SL_LIVE_CAMERA && fabs(leap_us) > CAMERA_UNEVEN_US) {
         return follow_leap(clock, arrival_us, leap_us, arrival_us_off);
     }
+    if (clock->origin == SL_LIVE_CAMERA && parts_from_arrival(clock, arrival_us_off)) {
+        clock->camera_distrusted_us = arrival_us + DISTRUST_US;
+        return step(clock, arrival_us_off, SL_LIVE_ARRIVAL);
+    }
     if (clock->origin == SL_LIVE_CAMERA) {
         slew(clock, clock->camera_us, 0, passed_us);
         return SL_LIVECLOCK_ON;
@@ -266,6 +282,7 @@ enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t p
     *shift_us = llround(shift);
     clock->offset_us += (double)*shift_us;
     clock->origin = SL_LIVE_CAMERA;
+    clock->camera_gap_us = clock->camera_us - arrival_us_off;
     return SL_LIVECLOCK_SHIFT;
 }
 

@@ -38,6 +38,7 @@ struct sl_liveclock {
     // Camera.
     int camera_seen;
     double camera_us;             // its offset, of the packet before
+    double camera_gap_us;         // from arrival, when it was taken
     int64_t camera_steady_us;     // arrival since when it has not leapt
     int64_t camera_distrusted_us; // arrival until when it is not taken
     int camera_leapt;             // while it was in use, at camera_leapt_us

@@ -10,16 +10,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <mosquitto.h>
 
-enum { PORT = 1883, KEEP_ALIVE_SECONDS = 30, UNANSWERED = 256, SOURCES = 256 };
+#include "src/watch.h"
+
+enum {
+    PORT = 1883,
+    KEEP_ALIVE_SECONDS = 30,
+    UNANSWERED = 256,
+    SOURCES = 256,
+    LOOP_MS = 100,
+    RETRY_FIRST_MS = 500,
+    RETRY_MOST_MS = 15000
+};
 
 struct broker {
     struct mosquitto *client;
     char host[256], user[128], password[128], prefix[128], status_topic[160];
     int port;
     pthread_mutex_t lock;
+    pthread_t thread;
+    int closing;
     int connected, unanswered;
     struct {
         char topic[420];
@@ -61,7 +74,7 @@ static int read_url(const char *url, struct broker *b, struct sl_error *error)
     return SL_OK;
 }
 
-// ---- On the library's thread
+// ---- On the broker's thread
 
 static void on_connect(struct mosquitto *client, void *pointer, int code)
 {
@@ -96,6 +109,36 @@ static void on_publish(struct mosquitto *client, void *pointer, int id)
     pthread_mutex_lock(&b->lock);
     b->unanswered -= b->unanswered > 0;
     pthread_mutex_unlock(&b->lock);
+}
+
+static int is_closing(struct broker *b)
+{
+    pthread_mutex_lock(&b->lock);
+    int closing = b->closing;
+    pthread_mutex_unlock(&b->lock);
+    return closing;
+}
+
+// The library's own thread gives up when the first connection fails; this one never does.
+static void *serve(void *pointer)
+{
+    struct broker *b = pointer;
+    int wait_ms = RETRY_FIRST_MS;
+    (void)mosquitto_connect_async(b->client, b->host, b->port, KEEP_ALIVE_SECONDS); // the loop finds out
+    for (;;) {
+        int64_t begun_us = sl_watch_now_us();
+        while (mosquitto_loop(b->client, LOOP_MS, 1) == MOSQ_ERR_SUCCESS) {
+        }
+        if (is_closing(b)) {
+            return NULL;
+        }
+        wait_ms = sl_watch_now_us() - begun_us > RETRY_MOST_MS * INT64_C(1000) ? RETRY_FIRST_MS : wait_ms;
+        for (int ms = 0; ms < wait_ms && !is_closing(b); ms += LOOP_MS) {
+            nanosleep(&(struct timespec){.tv_nsec = LOOP_MS * 1000000L}, NULL);
+        }
+        wait_ms = wait_ms * 2 < RETRY_MOST_MS ? wait_ms * 2 : RETRY_MOST_MS;
+        (void)mosquitto_reconnect_async(b->client);
+    }
 }
 
 // ---- On the sink's thread
@@ -157,8 +200,11 @@ static void close_broker(struct sl_sink *sink)
         }
         (void)mosquitto_publish(b->client, NULL, b->status_topic, 7, "offline", 1, true);
     }
-    (void)mosquitto_disconnect(b->client); // what is queued goes out before
-    (void)mosquitto_loop_stop(b->client, false);
+    pthread_mutex_lock(&b->lock);
+    b->closing = 1;
+    pthread_mutex_unlock(&b->lock);
+    (void)mosquitto_disconnect(b->client); // what is queued goes out before; fails when there is no connection
+    pthread_join(b->thread, NULL);
     destroy(b);
 }
 
@@ -171,18 +217,19 @@ static int start(struct broker *b, struct sl_error *error)
     mosquitto_connect_callback_set(b->client, on_connect);
     mosquitto_disconnect_callback_set(b->client, on_disconnect);
     mosquitto_publish_callback_set(b->client, on_publish);
-    int code = mosquitto_reconnect_delay_set(b->client, 1, 30, true);
-    if (code == MOSQ_ERR_SUCCESS && b->user[0] != 0) {
-        code = mosquitto_username_pw_set(b->client, b->user, b->password);
-    }
+    int code = b->user[0] != 0 ? mosquitto_username_pw_set(b->client, b->user, b->password) : MOSQ_ERR_SUCCESS;
     if (code == MOSQ_ERR_SUCCESS) {
         code = mosquitto_will_set(b->client, b->status_topic, 7, "offline", 1, true);
     }
     if (code == MOSQ_ERR_SUCCESS) {
-        (void)mosquitto_connect_async(b->client, b->host, b->port, KEEP_ALIVE_SECONDS); // tried again by the thread
-        code = mosquitto_loop_start(b->client);
+        code = mosquitto_threaded_set(b->client, true);
     }
-    return code == MOSQ_ERR_SUCCESS ? SL_OK : sl_fail(error, SL_ERR_INTERNAL, "--mqtt: %s", mosquitto_strerror(code));
+    if (code != MOSQ_ERR_SUCCESS) {
+        return sl_fail(error, SL_ERR_INTERNAL, "--mqtt: %s", mosquitto_strerror(code));
+    }
+    return pthread_create(&b->thread, NULL, serve, b) == 0
+               ? SL_OK
+               : sl_fail(error, SL_ERR_MEMORY, "no thread could be started");
 }
 
 int sl_sink_open_mqtt(struct sl_sink *sink, const struct sl_sinks_options *options, struct sl_error *error)

@@ -21,6 +21,7 @@ struct camera {
     double ppm;               // how much too fast its media clock runs
     int64_t jitter_us, stall_at_us, stall_us, burst_us;
     int64_t leap_at_us, leap_us;         // of the PTS
+    int report_counts;                   // its reports give the PTS again, whatever the time
     int64_t report_us;                   // between sender reports; 0: none
     int64_t report_off_us;               // the camera's wall clock is wrong by this,
     int64_t report_set_at_us, set_by_us; //   and by that from then on
@@ -80,7 +81,7 @@ static struct seen watch(const struct camera *c, int64_t length_us)
         if (c->report_us > 0 && at_us >= next_report_us) {
             next_report_us += c->report_us;
             report_pts = pts;
-            report_wall = wall_of_camera(c, at_us);
+            report_wall = c->report_counts ? BEGIN + pts - pts_us(c, 0) : wall_of_camera(c, at_us);
         }
         int64_t camera_us = report_wall == SL_NO_TIME ? SL_NO_TIME : report_wall + pts - report_pts;
         enum sl_liveclock_turn turn = sl_liveclock_packet(&clock, pts, arrival_us, 1, camera_us, &shift_us);
@@ -133,6 +134,11 @@ static void test_declares_25_and_delivers_21(void **state)
     camera.report_us = 5 * SECOND; // reports that say the truth, between which its PTS go astray
     seen = watch(&camera, 1200 * SECOND);
     assert_below(seen.worst_late_us, 500000);
+    camera.report_counts = 1; // reports that are made of them
+    seen = watch(&camera, 1200 * SECOND);
+    assert_int_equal(seen.origin, SL_LIVE_ARRIVAL);
+    assert_below(seen.worst_us, 500000);
+    assert_below(seen.worst_late_us, 150000);
 }
 
 static void test_slow_camera(void **state)
