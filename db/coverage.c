@@ -171,11 +171,12 @@ int sl_db_coverage(struct sl_db *db, int64_t source, int64_t task, int (*row)(co
                    void *user, struct sl_error *e)
 {
     sqlite3_stmt *segment;
-    int status = store_prepare(db, &segment,
-                               "SELECT segment.id, wall_start_us - start_us, path, fingerprint IS NULL, wall_start_us"
-                               " FROM segment JOIN media ON media.id = segment.media WHERE media.source = ?1"
-                               " ORDER BY media.id, start_us",
-                               BIND(bind_int(source)), e);
+    int status =
+        store_prepare(db, &segment,
+                      "SELECT segment.id, wall_start_us - start_us, path, clock IN ('arrival', 'camera'), wall_start_us"
+                      " FROM segment JOIN media ON media.id = segment.media WHERE media.source = ?1"
+                      " ORDER BY media.id, start_us",
+                      BIND(bind_int(source)), e);
     if (status != SL_OK)
         return status;
     int64_t told_us = INT64_MIN;

@@ -167,15 +167,13 @@ static int forget_before(struct sl_db *db, int64_t before_us, struct sl_error *e
     return status == SL_OK ? store_end(db, forget(db, before_us, e), e) : status;
 }
 
-static int content_bytes(struct sl_db *db, int64_t *bytes, struct sl_error *e)
+static int file_bytes(struct sl_db *db, int64_t *bytes, struct sl_error *e)
 {
-    int64_t pages = 0, free_pages = 0, page_bytes = 0;
+    int64_t pages = 0, page_bytes = 0;
     int status = store_value(db, &pages, "PRAGMA page_count", NULL, e);
     if (status >= 0)
-        status = store_value(db, &free_pages, "PRAGMA freelist_count", NULL, e);
-    if (status >= 0)
         status = store_value(db, &page_bytes, "PRAGMA page_size", NULL, e);
-    *bytes = (pages - free_pages) * page_bytes;
+    *bytes = pages * page_bytes;
     return status < 0 ? status : SL_OK;
 }
 
@@ -213,7 +211,15 @@ int sl_db_retain(struct sl_db *db, int64_t before_us, int64_t max_bytes, int64_t
     if (status == SL_OK && before_us != SL_NO_TIME)
         status = forget_before(db, before_us, e);
     if (status == SL_OK)
-        status = content_bytes(db, &bytes, e);
+        status = count_windows(db, &has, e);
+    if (status == SL_OK && has != had)
+        status = give_back(db, e);
+    if (status == SL_OK)
+        status = file_bytes(db, &bytes, e);
+    if (status == SL_OK && max_bytes > 0 && bytes > max_bytes)
+        status = give_back(db, e); // perhaps that is enough
+    if (status == SL_OK)
+        status = file_bytes(db, &bytes, e);
     for (int round = 0; status == SL_OK && max_bytes > 0 && bytes > max_bytes && round < 20; round++) {
         int64_t cut_us;
         status = next_cut(db, &cut_us, e);
@@ -223,10 +229,10 @@ int sl_db_retain(struct sl_db *db, int64_t before_us, int64_t max_bytes, int64_t
         if (status == SL_OK)
             status = give_back(db, e);
         if (status == SL_OK)
-            status = content_bytes(db, &bytes, e);
+            status = file_bytes(db, &bytes, e);
     }
     if (status == SL_OK)
         status = count_windows(db, &has, e);
     *forgotten = had - has;
-    return status == SL_OK && *forgotten > 0 ? give_back(db, e) : status;
+    return status;
 }

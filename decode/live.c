@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Live sources: packets and their arrival, one picture at a time, samples on a grid of wall time. See decode.h.
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,23 @@ static int scheme_is(const char *url, const char *scheme)
     return av_strstart(url, scheme, NULL);
 }
 
+// FFmpeg tells a name that cannot be resolved as an input/output error. `name` is the URL without its secrets.
+static int host_is_known(const char *name)
+{
+    char host[256];
+    const char *begin = strstr(name, "://");
+    struct addrinfo *found = NULL;
+    if (begin == NULL || begin[3] == '[') {
+        return 1;
+    }
+    snprintf(host, sizeof host, "%.*s", (int)strcspn(begin + 3, ":/"), begin + 3);
+    int known = getaddrinfo(host, NULL, NULL, &found) == 0;
+    if (known) {
+        freeaddrinfo(found);
+    }
+    return known;
+}
+
 static int fail_open(const struct sl_live *live, const char *name, int code, struct sl_error *error)
 {
     char reason[AV_ERROR_MAX_STRING_SIZE] = "";
@@ -99,6 +117,12 @@ static int fail_open(const struct sl_live *live, const char *name, int code, str
     }
     if (code == AVERROR(ENOMEM)) {
         return sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", name);
+    }
+    if (code == AVERROR_HTTP_OTHER_4XX) {
+        return sl_fail(error, SL_ERR_OPEN, "%s: cannot connect: the server refuses; has it video there?", name);
+    }
+    if (code == AVERROR(EIO) && !host_is_known(name)) {
+        return sl_fail(error, SL_ERR_OPEN, "%s: cannot connect: no such host", name);
     }
     if (code == AVERROR_HTTP_UNAUTHORIZED || code == AVERROR_HTTP_FORBIDDEN) {
         return sl_fail(error, SL_ERR_OPEN, "%s: cannot connect: wrong user or password", name);

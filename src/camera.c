@@ -62,9 +62,10 @@ static int begin_window(struct sl_camera *camera, int64_t sample_us, struct sl_e
     int64_t cell = (sample_us - camera->segment.start_us) / rules->window_us;
     int64_t start_us = camera->segment.start_us + cell * rules->window_us;
     struct sl_clip *clip = sl_watch_take_clip(camera);
-    int frames = sl_window_frames(rules);
-    sl_clip_begin(clip, frames - 2);
-    int status = sl_window_create(start_us, start_us + rules->window_us, clip, frames / 2 + 1, &camera->window, error);
+    int64_t sample_unit = rules->fps_den * 1000000;
+    sl_clip_begin(clip, (int)((rules->window_us * rules->fps_num + sample_unit - 1) / sample_unit));
+    int status = sl_window_create(start_us, start_us + rules->window_us, clip, sl_window_frames(rules) / 2 + 1,
+                                  &camera->window, error);
     if (status != SL_OK) {
         sl_watch_return_clip(camera, clip);
         return status;
