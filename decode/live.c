@@ -22,8 +22,10 @@
 #define GAP_US 2000000
 // A wall clock that moves by this much against the monotonic one was set.
 #define CLOCK_SET_US 200000
-#define PAUSE_US     10000
-#define NO_PICTURES  "no pictures came"
+// So many packets without a time, and the stream has none.
+#define UNDATED_PACKETS 50
+#define PAUSE_US        10000
+#define NO_PICTURES     "no pictures came"
 
 struct sl_live {
     struct sl_live_options options;
@@ -34,7 +36,7 @@ struct sl_live {
     AVCodecContext *codec;
     AVPacket *packet;
     char codec_text[96];
-    int is_file;
+    int is_file, has_times, undated;
     int64_t opened_us; // monotonic
     int64_t set_us;    // Unix minus monotonic time, as last seen
 
@@ -324,16 +326,20 @@ static void watch_system_clock(struct sl_live *live)
     }
 }
 
-// Some streams carry no times at all (MJPEG over HTTP): a picture's is when it came.
-static int64_t packet_time(const struct sl_live *live, AVPacket *packet, int64_t arrival_us)
+// Some streams carry no times at all (MJPEG over HTTP): a picture's is when it came. SL_NO_TIME: this one packet has
+// none, as it happens at the beginning.
+static int64_t packet_time(struct sl_live *live, AVPacket *packet, int64_t arrival_us)
 {
-    const AVInputFormat *format = live->input.format->iformat;
     int64_t pts_us = sl_input_media_us(&live->input, packet->pts != AV_NOPTS_VALUE ? packet->pts : packet->dts);
-    if ((format->flags & AVFMT_NOTIMESTAMPS) != 0 || pts_us == SL_NO_TIME) {
-        pts_us = arrival_us;
-        packet->pts = av_rescale_q(pts_us, AV_TIME_BASE_Q, live->input.stream->time_base);
+    const AVInputFormat *format = live->input.format->iformat;
+    int has_times = (format->flags & AVFMT_NOTIMESTAMPS) == 0 && strcmp(format->name, "mpjpeg") != 0;
+    if (has_times && (pts_us != SL_NO_TIME || live->has_times || ++live->undated < UNDATED_PACKETS)) {
+        live->has_times = live->has_times || pts_us != SL_NO_TIME;
+        return pts_us;
     }
-    return pts_us;
+    packet->pts = av_rescale_q(arrival_us, AV_TIME_BASE_Q, live->input.stream->time_base);
+    packet->dts = packet->pts;
+    return arrival_us;
 }
 
 static int date_packet(struct sl_live *live, int64_t waited_us, struct sl_error *error)
@@ -341,6 +347,10 @@ static int date_packet(struct sl_live *live, int64_t waited_us, struct sl_error 
     watch_system_clock(live);
     int64_t arrival_us = av_gettime();
     int64_t pts_us = packet_time(live, live->packet, arrival_us);
+    int64_t camera_us = camera_time(live);
+    if (pts_us == SL_NO_TIME) {
+        return SL_OK;
+    }
     int fresh = live->is_file || waited_us >= FRESH_US || monotonic_us() - live->opened_us > FRESH_ANYWAY_US;
     int64_t shift_us = 0;
     if (live->is_file) {
@@ -352,7 +362,7 @@ static int date_packet(struct sl_live *live, int64_t waited_us, struct sl_error 
         }
         arrival_us = live->file_zero_us + pts_us; // whatever the order of decoding
     }
-    switch (sl_liveclock_packet(&live->clock, pts_us, arrival_us, fresh, camera_time(live), &shift_us)) {
+    switch (sl_liveclock_packet(&live->clock, pts_us, arrival_us, fresh, camera_us, &shift_us)) {
     case SL_LIVECLOCK_STEP:
         live->step_pending = 1;
         break;
@@ -360,7 +370,6 @@ static int date_packet(struct sl_live *live, int64_t waited_us, struct sl_error 
         live->base_us += shift_us;
         live->segment.wall_start_us += shift_us;
         break;
-    case SL_LIVECLOCK_WAIT:
     case SL_LIVECLOCK_ON:
         break;
     }

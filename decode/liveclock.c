@@ -36,21 +36,6 @@
 #define CAMERA_ERROR_US  50000
 #define ARRIVAL_ERROR_US 200000
 
-static void anchor(struct sl_liveclock *clock, int64_t pts_us, int64_t arrival_us)
-{
-    clock->is_set = 1;
-    clock->origin = SL_LIVE_ARRIVAL;
-    clock->anchor_us = arrival_us - pts_us;
-    clock->anchor_pts_us = pts_us;
-    clock->offset_us = 0;
-    clock->count = clock->late = 0;
-    clock->slope = clock->level_us = clock->spread_us = 0;
-    clock->open = (struct sl_liveclock_point){0, INFINITY};
-    clock->pts_us = pts_us;
-    clock->arrival_us = arrival_us;
-    clock->camera_seen = 0;
-}
-
 void sl_liveclock_restart(struct sl_liveclock *clock)
 {
     clock->is_set = 0;
@@ -162,6 +147,22 @@ static void take_arrival(struct sl_liveclock *clock, int64_t pts_us, int64_t arr
     }
 }
 
+static void anchor(struct sl_liveclock *clock, int64_t pts_us, int64_t arrival_us)
+{
+    clock->is_set = 1;
+    clock->origin = SL_LIVE_ARRIVAL;
+    clock->anchor_us = arrival_us - pts_us;
+    clock->anchor_pts_us = pts_us;
+    clock->offset_us = 0;
+    clock->count = clock->late = 0;
+    clock->slope = clock->level_us = clock->spread_us = 0;
+    clock->open = (struct sl_liveclock_point){0, INFINITY};
+    clock->pts_us = pts_us;
+    clock->arrival_us = arrival_us;
+    clock->camera_seen = 0;
+    take_arrival(clock, pts_us, arrival_us);
+}
+
 static double arrival_offset(const struct sl_liveclock *clock, int64_t pts_us)
 {
     return clock->count > 0 ? clock->level_us + clock->slope * seconds(clock, pts_us) : 0;
@@ -239,18 +240,23 @@ enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t p
 {
     *shift_us = 0;
     if (!clock->is_set) {
-        if (!fresh) {
-            return SL_LIVECLOCK_WAIT;
-        }
         anchor(clock, pts_us, arrival_us);
-        take_arrival(clock, pts_us, arrival_us);
+        clock->is_provisional = !fresh;
         return SL_LIVECLOCK_STEP;
+    }
+    if (clock->is_provisional) {
+        if (!fresh) {
+            return SL_LIVECLOCK_ON;
+        }
+        *shift_us = arrival_us - pts_us - clock->anchor_us;
+        anchor(clock, pts_us, arrival_us);
+        clock->is_provisional = 0;
+        return SL_LIVECLOCK_SHIFT;
     }
     int64_t passed_us = pts_us - clock->pts_us;
     int64_t waited_us = arrival_us - clock->arrival_us;
     if (passed_us < -LEAP_US || passed_us - waited_us > LEAP_US) {
         anchor(clock, pts_us, arrival_us);
-        take_arrival(clock, pts_us, arrival_us);
         clock->needs_report = 1;
         return SL_LIVECLOCK_STEP;
     }

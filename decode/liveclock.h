@@ -20,7 +20,8 @@
 enum { SL_LIVECLOCK_POINTS = 32 };
 
 struct sl_liveclock {
-    int is_set; // an offset is in use
+    int is_set;         // an offset is in use
+    int is_provisional; // of packets that lay in a buffer: too late, for all alike
     enum sl_live_origin origin;
     double offset_us; // wall time - PTS, of the packet before
     int64_t pts_us, arrival_us;
@@ -47,9 +48,9 @@ struct sl_liveclock {
 };
 
 enum sl_liveclock_turn {
-    SL_LIVECLOCK_WAIT,  // no wall time yet
     SL_LIVECLOCK_ON,    // goes on
-    SL_LIVECLOCK_SHIFT, // goes on, but the camera's word replaces arrival: all of the segment was *shift_us off
+    SL_LIVECLOCK_SHIFT, // goes on, but something better is known now (what packets that are waited for tell; the
+                        // camera's word): all of the segment was *shift_us off
     SL_LIVECLOCK_STEP,  // a new segment begins with this packet
 };
 

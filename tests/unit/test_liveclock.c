@@ -224,10 +224,12 @@ static void test_what_lay_in_a_buffer_tells_nothing(void **state)
     int64_t shift_us;
     for (int i = 0; i < 50; i++) { // two seconds of pictures, all at once
         assert_int_equal(sl_liveclock_packet(&clock, i * 40000, BEGIN + 2000000, 0, SL_NO_TIME, &shift_us),
-                         SL_LIVECLOCK_WAIT);
+                         i == 0 ? SL_LIVECLOCK_STEP : SL_LIVECLOCK_ON);
+        assert_int_equal(sl_liveclock_wall_us(&clock, 0), BEGIN + 2000000); // for want of anything better
     }
     assert_int_equal(sl_liveclock_packet(&clock, 2000000, BEGIN + 2000000, 1, SL_NO_TIME, &shift_us),
-                     SL_LIVECLOCK_STEP);
+                     SL_LIVECLOCK_SHIFT);
+    assert_int_equal(shift_us, -2000000);
     assert_int_equal(sl_liveclock_wall_us(&clock, 0), BEGIN);
 }
 
