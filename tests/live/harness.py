@@ -206,9 +206,10 @@ class Relay:
     them again); delay: the most that one waits; black: nothing passes while it is set.
     """
 
-    def __init__(self, server_port, drop=0.0, delay=0.0):
+    def __init__(self, server_port, drop=0.0, delay=0.0, reports=True):
         import random
         self.random, self.server_port, self.drop, self.delay, self.black = random.Random(1), server_port, drop, delay, False
+        self.reports = reports
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port, self.stopping = self.listener.getsockname()[1], False
         threading.Thread(target=self.accept, daemon=True).start()
@@ -259,16 +260,16 @@ class Relay:
                 pass
             first.close()
             second.close()
-        for own, to in ((first, ports[1]), (second, ports[2])):
-            threading.Thread(target=self.carry_packets, args=(own, int(to)), daemon=True).start()
+        for own, to, is_report in ((first, ports[1], False), (second, ports[2], True)):
+            threading.Thread(target=self.carry_packets, args=(own, int(to), is_report), daemon=True).start()
         return b"client_port=%d-%d" % (first.getsockname()[1], second.getsockname()[1])
 
-    def carry_packets(self, own, to):
+    def carry_packets(self, own, to, is_report):
         own.settimeout(30)
         try:
             while True:
                 packet = own.recv(65536)
-                if self.black or self.random.random() < self.drop:
+                if self.black or self.random.random() < self.drop or (is_report and not self.reports):
                     continue
                 if self.delay:
                     threading.Timer(self.random.uniform(0, self.delay), own.sendto, (packet, ("127.0.0.1", to))).start()

@@ -9,7 +9,6 @@ file with H.264 in it, that file at its own pace from the moment of the first cl
 that paints Unix time into its pictures (tests/tools/sl_live.c reads it), says that it gives N pictures a second and
 gives M. Prints "ready" once it listens. Needs python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-base and -good (Debian's names).
   --user NAME:PASSWORD   ask for these (basic authentication)
-  --no-reports           send no RTCP sender reports
 """
 import sys
 import threading
@@ -67,22 +66,12 @@ def launch(source):
     return "( %s )" % source
 
 
-def silence(media):
-    """Without reports: the sessions' RTCP share of the bandwidth is none."""
-    for i in range(media.n_streams()):
-        session = media.get_stream(i).get_rtpsession()
-        if session:
-            session.set_property("rtcp-min-interval", 3600 * Gst.SECOND)
-
-
 def main():
-    args, user, reports = [], None, True
+    args, user = [], None
     rest = iter(sys.argv[1:])
     for arg in rest:
         if arg == "--user":
             user = next(rest)
-        elif arg == "--no-reports":
-            reports = False
         else:
             args.append(arg)
     Gst.init(None)
@@ -106,8 +95,6 @@ def main():
         if user:
             factory.add_role_from_structure(Gst.Structure.from_string(
                 "viewer, media.factory.access=(boolean)true, media.factory.construct=(boolean)true")[0])
-        if not reports:
-            factory.connect("media-configure", lambda _, media: media.connect("prepared", silence))
         mounts.add_factory("/" + path, factory)
     if not server.attach(None):
         sys.exit("rtsp_server.py: port %s is taken" % args[0])
