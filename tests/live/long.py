@@ -399,7 +399,9 @@ def soak(folder):
                 kills += 1
                 time.sleep(rng.uniform(0, 5))
                 watch = Watch(db, *arguments).start()
-        expect(watch.stop(seconds=60) == 0, "SIGTERM does not end it well")
+        watch.wait_for("life", 30, watch.metrics)  # it may have been started a moment ago
+        code = watch.stop(seconds=60)
+        expect(code == 0, "SIGTERM does not end it well: %d, %s" % (code, watch.said[-3:]))
     finally:
         end(watch, server)
     report = check(db)
