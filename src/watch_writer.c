@@ -117,10 +117,10 @@ static int better_segment(struct writer *w, struct sl_camera *camera, const stru
         return SL_OK;
     }
     int status = write_segment(w, camera, now, error);
-    if (status == SL_OK && moved && camera->last_outage_us != SL_NO_TIME &&
-        now->wall_start_us > camera->last_outage_us) {
-        status =
-            sl_db_outage(w->db, camera->source, camera->last_outage_us, now->wall_start_us, camera->last_cause, error);
+    if (status == SL_OK && moved && camera->last_outage_us != SL_NO_TIME) {
+        int64_t begun_us = camera->last_outage_us; // without length where the segment turns out to begin before it
+        status = sl_db_outage(w->db, camera->source, begun_us,
+                              now->wall_start_us > begun_us ? now->wall_start_us : begun_us, camera->last_cause, error);
     }
     return status;
 }
