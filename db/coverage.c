@@ -125,7 +125,9 @@ static int cover_segment(struct sl_db *db, sqlite3_stmt *segment, int64_t task,
                          int (*row)(const struct sl_db_span *, void *), void *user, struct sl_error *e)
 {
     struct edges edges = {0};
-    struct sl_db_span span = {.segment = sqlite3_column_int64(segment, 0), .path = store_text(segment, 2)};
+    struct sl_db_span span = {.segment = sqlite3_column_int64(segment, 0),
+                              .path = store_text(segment, 2),
+                              .live = sqlite3_column_int(segment, 3)};
     int64_t shift_us = store_time(segment, 1);
     int status = read_edges(db, span.segment, task, &edges, e);
     if (status == SL_OK)
@@ -141,21 +143,56 @@ static int cover_segment(struct sl_db *db, sqlite3_stmt *segment, int64_t task,
     return status;
 }
 
+static int hand_out_outages(struct sl_db *db, int64_t source, int64_t from_us, int64_t to_us,
+                            int (*row)(const struct sl_db_span *, void *), void *user, struct sl_error *e)
+{
+    sqlite3_stmt *outage;
+    int status = store_prepare(db, &outage,
+                               "SELECT start_us, coalesce(end_us, ?4), cause FROM outage WHERE source = ?1"
+                               " AND start_us >= ?2 AND start_us < ?3 ORDER BY start_us",
+                               BIND(bind_int(source), bind_int(from_us), bind_int(to_us), bind_int(store_now_us())), e);
+    if (status != SL_OK)
+        return status;
+    int stop = 0;
+    while (!stop && (status = store_step(db, outage, e)) > 0) {
+        struct sl_db_span span = {.start_us = sqlite3_column_int64(outage, 0),
+                                  .end_us = sqlite3_column_int64(outage, 1),
+                                  .live = 1,
+                                  .seen = SL_DB_OUTAGE,
+                                  .cause = store_text(outage, 2)};
+        span.wall_start_us = span.start_us;
+        stop = span.end_us > span.start_us && row(&span, user);
+    }
+    store_done(db, outage);
+    return status < 0 ? status : stop;
+}
+
 int sl_db_coverage(struct sl_db *db, int64_t source, int64_t task, int (*row)(const struct sl_db_span *, void *),
                    void *user, struct sl_error *e)
 {
     sqlite3_stmt *segment;
-    int status = store_prepare(db, &segment,
-                               "SELECT segment.id, wall_start_us - start_us, path FROM segment"
-                               " JOIN media ON media.id = segment.media WHERE media.source = ?1"
-                               " ORDER BY media.id, start_us",
-                               BIND(bind_int(source)), e);
+    int status =
+        store_prepare(db, &segment,
+                      "SELECT segment.id, wall_start_us - start_us, path, clock IN ('arrival', 'camera'), wall_start_us"
+                      " FROM segment JOIN media ON media.id = segment.media WHERE media.source = ?1"
+                      " ORDER BY media.id, start_us",
+                      BIND(bind_int(source)), e);
     if (status != SL_OK)
         return status;
-    while ((status = store_step(db, segment, e)) > 0 && (status = cover_segment(db, segment, task, row, user, e)) == 0)
-        ;
+    int64_t told_us = INT64_MIN;
+    int stop = 0;
+    while (!stop && (status = store_step(db, segment, e)) > 0) {
+        int64_t wall_us = store_time(segment, 4);
+        if (sqlite3_column_int(segment, 3) && wall_us != SL_NO_TIME && wall_us > told_us) {
+            stop = hand_out_outages(db, source, told_us, wall_us, row, user, e);
+            told_us = wall_us;
+        }
+        stop = stop ? stop : cover_segment(db, segment, task, row, user, e);
+    }
     store_done(db, segment);
-    return status < 0 ? status : SL_OK;
+    if (status == 0 && !stop)
+        stop = hand_out_outages(db, source, told_us, INT64_MAX, row, user, e);
+    return status < 0 ? status : stop < 0 ? stop : SL_OK;
 }
 
 // --- Works ---

@@ -45,6 +45,19 @@ struct sl_db_media_info {
 };
 int sl_db_describe(struct sl_db *db, int64_t media, const struct sl_db_media_info *info, struct sl_error *e);
 
+// One connection to a live source: a media of its own. `url` without credentials.
+int sl_db_connection(struct sl_db *db, const char *source_name, const char *url, struct sl_db_media *out,
+                     struct sl_error *e);
+int sl_db_source(struct sl_db *db, const char *name, int64_t *source, struct sl_error *e);
+
+// A span of Unix time in which a live source gave no pictures. Again with the same start: a later end (SL_NO_TIME: not
+// over) and another cause.
+int sl_db_outage(struct sl_db *db, int64_t source, int64_t start_us, int64_t end_us, const char *cause,
+                 struct sl_error *e);
+// Watching the source begins at this Unix time: what a killed process left open is closed, and the time since becomes
+// an outage of this cause.
+int sl_db_resume(struct sl_db *db, int64_t source, int64_t now_us, const char *cause, struct sl_error *e);
+
 enum sl_db_clock { SL_DB_CLOCK_NONE, SL_DB_CLOCK_USER, SL_DB_CLOCK_ARRIVAL, SL_DB_CLOCK_CAMERA };
 
 // A stretch of media on which wall time = wall_start_us + (media time - start_us). A file has one, from 0.
@@ -120,8 +133,9 @@ struct sl_db_query {
     const char *source_glob;  // NULL: all
     const char *const *words; // all must occur; taken as they are, never as FTS5 syntax
     int word_count;
-    int64_t task;  // 0: for each source the task that was first answered last
-    int64_t limit; // 0: all
+    int64_t task;    // 0: for each source the task that was first answered last
+    int64_t limit;   // 0: all
+    int64_t segment; // 0: all
 };
 struct sl_db_event {
     int64_t id, revision, task, media;
@@ -151,14 +165,22 @@ int sl_db_works(struct sl_db *db, const char *source_glob, int (*row)(const stru
                 struct sl_error *e);
 
 struct sl_db_span {
-    int64_t segment, start_us, end_us, wall_start_us;
-    const char *path; // of the media
+    int64_t segment; // 0: no media had it, an outage between connections; start_us and end_us are Unix times then
+    int64_t start_us, end_us, wall_start_us;
+    int live;         // 1: of a connection
+    const char *path; // of the media; NULL when segment is 0
     enum sl_db_seen seen;
     const char *cause; // of a failed, dropped or outage span, else NULL
 };
-// Every segment of the source from its start to its end, cut into spans without gaps or overlaps.
+// Every segment of the source from its start to its end, cut into spans without gaps or overlaps; and the outages of a
+// live source, in the order of time.
 int sl_db_coverage(struct sl_db *db, int64_t source, int64_t task, int (*row)(const struct sl_db_span *, void *),
                    void *user, struct sl_error *e);
+
+// Forgets live sources: all windows that ended before this Unix time (SL_NO_TIME: none for their age), and beyond that
+// the oldest until the content fits into max_bytes (0: any size); then gives the room back, so that the file is as
+// small as its content. Files that were indexed stay. *forgotten: windows.
+int sl_db_retain(struct sl_db *db, int64_t before_us, int64_t max_bytes, int64_t *forgotten, struct sl_error *e);
 
 // Calls `fault` with one line for everything that is wrong with the file. Also says whether events follow from pieces.
 int sl_db_verify(struct sl_db *db, int (*fault)(const char *line, void *), void *user, struct sl_error *e);

@@ -10,8 +10,11 @@
 #include "db/store.h"
 #include "schema.h"
 
-// upgrades[v] makes version v + 1 of version v.
-static const char *const upgrades[STORE_SCHEMA_VERSION] = {schema_sql};
+// upgrades[v - 1] makes version v + 1 of version v; schema.sql makes the newest of nothing.
+static const char *const upgrades[STORE_SCHEMA_VERSION - 1] = {
+    "CREATE TABLE outage (id INTEGER PRIMARY KEY, source INTEGER NOT NULL REFERENCES source (id) ON DELETE CASCADE,"
+    " start_us INTEGER NOT NULL, end_us INTEGER, cause TEXT NOT NULL, UNIQUE (source, start_us)) STRICT",
+};
 
 // Reads what the file says about itself. *tables: how many, so that an empty file is told from a foreign one.
 static int read_identity(struct sl_db *db, int64_t *application, int64_t *version, int64_t *tables, struct sl_error *e)
@@ -51,8 +54,12 @@ static int upgrade(struct sl_db *db, struct sl_error *e)
 {
     int64_t version = 0;
     int status = check_identity(db, &version, e); // again: another process may have been first
+    if (status == SL_OK && version == 0) {
+        status = execute(db, schema_sql, e);
+        version = STORE_SCHEMA_VERSION;
+    }
     for (; status == SL_OK && version < STORE_SCHEMA_VERSION; version++)
-        status = execute(db, upgrades[version], e);
+        status = execute(db, upgrades[version - 1], e);
     char pragmas[96];
     snprintf(pragmas, sizeof pragmas, "PRAGMA application_id = %d; PRAGMA user_version = %d", STORE_APPLICATION_ID,
              STORE_SCHEMA_VERSION);

@@ -16,7 +16,7 @@ static const int64_t far_us = INT64_MAX / 4;
 // Up to so many events of a span are looked up in the word index one by one; beyond, the word index leads.
 enum { WORD_BY_WORD = 1000 };
 
-// ?1 from, ?2 to, ?3 wall, ?4 source glob, ?5 task, ?6 limit, ?7 match
+// ?1 from, ?2 to, ?3 wall, ?4 source glob, ?5 task, ?6 limit, ?7 match, ?8 segment
 #define PICK                                                                                                           \
     "WITH pick AS MATERIALIZED ("                                                                                      \
     " SELECT segment.id AS segment, claim.task AS task, source.name AS source,"                                        \
@@ -26,6 +26,7 @@ enum { WORD_BY_WORD = 1000 };
     " FROM source JOIN claim ON claim.source = source.id JOIN media ON media.source = source.id"                       \
     " JOIN segment ON segment.media = media.id"                                                                        \
     " WHERE (?4 IS NULL OR source.name GLOB ?4) AND (NOT ?3 OR segment.wall_start_us IS NOT NULL)"                     \
+    " AND (?8 = 0 OR segment.id = ?8)"                                                                                 \
     " AND claim.task = CASE WHEN ?5 THEN ?5 ELSE (SELECT newest.task FROM claim AS newest"                             \
     "  WHERE newest.source = source.id AND answered_us IS NOT NULL ORDER BY answered_us DESC, task DESC LIMIT 1) END)"
 
@@ -57,7 +58,8 @@ static int prepare(struct sl_db *db, const struct sl_db_query *query, const char
                          BIND(bind_int(query->from_us == SL_NO_TIME ? -far_us : query->from_us),
                               bind_int(query->to_us == SL_NO_TIME ? far_us : query->to_us), bind_int(query->wall),
                               bind_text(query->source_glob), bind_int(query->task),
-                              bind_int(query->limit > 0 ? query->limit : -1), bind_text(match)),
+                              bind_int(query->limit > 0 ? query->limit : -1), bind_text(match),
+                              bind_int(query->segment)),
                          e);
 }
 

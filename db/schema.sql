@@ -14,6 +14,17 @@ CREATE TABLE source (
     name TEXT NOT NULL UNIQUE -- --name; by default the file's name or the host of the URL
 ) STRICT;
 
+-- A span during which a live source that should have been watched gave no pictures, or was not watched at all. Of the
+-- source, whatever the task. Since version 2.
+CREATE TABLE outage (
+    id INTEGER PRIMARY KEY,
+    source INTEGER NOT NULL REFERENCES source (id) ON DELETE CASCADE,
+    start_us INTEGER NOT NULL, -- Unix time
+    end_us INTEGER,            -- Unix time; null: not over, as far as is known
+    cause TEXT NOT NULL,       -- the latest that was found, in words
+    UNIQUE (source, start_us)
+) STRICT;
+
 -- One file, or one connection to a live source. A camera's archive is many files of one source.
 CREATE TABLE media (
     id INTEGER PRIMARY KEY,

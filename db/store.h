@@ -8,7 +8,7 @@
 
 #include "db/db.h"
 
-enum { STORE_SCHEMA_VERSION = 1, STORE_APPLICATION_ID = 0x534c4f47, STORE_KEPT = 64 };
+enum { STORE_SCHEMA_VERSION = 2, STORE_APPLICATION_ID = 0x534c4f47, STORE_KEPT = 64 };
 
 // A statement to be used again, as preparing it takes longer than most of them run.
 struct store_kept {

@@ -36,6 +36,7 @@
 #ifndef SL_DECODE_DECODE_H
 #define SL_DECODE_DECODE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/error.h"
@@ -132,5 +133,64 @@ struct sl_source_counts sl_source_counts(const struct sl_source *source);
 int64_t sl_source_end_us(const struct sl_source *source);
 
 void sl_source_close(struct sl_source *source); // accepts NULL
+
+// --- Live sources: cameras (RTSP, HLS, MJPEG over HTTP), and files at their own pace for rehearsals ---
+//
+// A connection's media time begins with its first picture and runs on wall time: a segment is a stretch of it on which
+// Unix time is media time plus a constant, found from the camera's RTCP sender reports or from arrival (liveclock.h).
+// Pictures whose time repeats or goes back are left out; a clock that steps begins a new segment. Nothing here waits
+// for whoever takes the samples, and nothing is read for longer than the time-outs allow.
+
+enum sl_live_origin { SL_LIVE_ARRIVAL, SL_LIVE_CAMERA };
+
+struct sl_live_segment {
+    int64_t start_us;      // media time
+    int64_t wall_start_us; // Unix time of start_us; may be bettered a little while the segment goes on
+    enum sl_live_origin origin;
+    int64_t error_us; // estimated error of the wall time, plus or minus
+};
+
+enum sl_live_kind {
+    SL_LIVE_SEGMENT, // what follows is of a new segment; the one before ended at end_us
+    SL_LIVE_SAMPLE,  // sample k of the segment stands at its start + k / fps
+    SL_LIVE_HOLE,    // no pictures came for some time; before the first sample inside it
+};
+struct sl_live_item {
+    enum sl_live_kind kind;
+    int64_t end_us; // of the segment before; SL_NO_TIME: this is the first
+    struct sl_sample sample;
+    struct sl_hole hole;
+};
+
+struct sl_live_options {
+    int64_t fps_num, fps_den;
+    int over_udp;                  // RTSP: media over UDP; else inside the control connection
+    int64_t timeout_us;            // longest wait for opening, and for one packet
+    int (*interrupted)(void *ctx); // as in sl_source_options
+    void (*note)(void *ctx, const char *text);
+    void *ctx;
+};
+
+struct sl_live_counts {
+    int64_t packets, bytes, decoded, damaged, backward, sampled; // damaged and backward: pictures left out
+};
+
+struct sl_live;
+// `url` may hold a password; messages call the source `name`, and FFmpeg's reasons are given without the URL.
+int sl_live_open(const char *url, const char *name, const struct sl_live_options *options, struct sl_live **live,
+                 struct sl_error *error);
+// SL_OK and *item, whose frame is the caller's reference; SL_END: the stream is over; SL_ERR_IO: nothing came in time,
+// or reading failed; SL_ERR_INTERRUPTED: the caller wants to stop.
+int sl_live_next(struct sl_live *live, struct sl_live_item *item, struct sl_error *error);
+struct sl_live_segment sl_live_segment(const struct sl_live *live); // the one at hand
+int64_t sl_live_end_us(const struct sl_live *live);                 // media time up to which pictures have come
+int sl_live_is_file(const struct sl_live *live);                    // it ends for good
+const char *sl_live_codec(const struct sl_live *live);              // for people
+const char *sl_live_container(const struct sl_live *live);
+struct sl_live_counts sl_live_counts(const struct sl_live *live);
+void sl_live_close(struct sl_live *live); // accepts NULL
+
+// The URL without user, password and query, for logs and the index. `out` is cut to `size`.
+void sl_live_redact(const char *url, char *out, size_t size);
 
 #endif

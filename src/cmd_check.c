@@ -54,7 +54,11 @@ static int print_fault(const char *line, void *user)
 static void print_json_span(struct check *check, const struct sl_db_span *span)
 {
     printf("%s{\"segment\":%" PRId64 ",\"path\":", check->spans > 0 ? "," : "", span->segment);
-    sl_format_json_string(stdout, span->path);
+    if (span->path != NULL) {
+        sl_format_json_string(stdout, span->path);
+    } else {
+        fputs("null", stdout);
+    }
     printf(",\"start_us\":%" PRId64 ",\"end_us\":%" PRId64 ",\"state\":\"%s\",\"cause\":", span->start_us, span->end_us,
            seen_keys[span->seen]);
     if (span->cause != NULL) {
@@ -70,14 +74,20 @@ static void print_json_span(struct check *check, const struct sl_db_span *span)
 static void print_span(struct check *check, const struct sl_db_span *span)
 {
     char start[SL_TIME_TEXT], end[SL_TIME_TEXT];
-    if (span->segment != check->segment) {
+    if (span->segment != check->segment && span->segment != 0) {
         fputs("  ", stdout);
         sl_format_column(stdout, span->path, 0);
         fputc('\n', stdout);
     }
-    sl_time_format_clock(span->start_us, start);
-    sl_time_format_clock(span->end_us, end);
-    printf("    %-14s%-14s%s", start, end, seen_names[span->seen]);
+    int wall = span->live && span->wall_start_us != SL_NO_TIME;
+    if (wall) { // nobody knows when a connection began
+        sl_time_format_absolute(span->wall_start_us, NULL, start);
+        sl_time_format_absolute(span->wall_start_us + span->end_us - span->start_us, NULL, end);
+    } else {
+        sl_time_format_clock(span->start_us, start);
+        sl_time_format_clock(span->end_us, end);
+    }
+    printf(wall ? "    %-26s%-26s%s" : "    %-14s%-14s%s", start, end, seen_names[span->seen]);
     if (span->cause != NULL) {
         fputs(": ", stdout);
         sl_format_column(stdout, span->cause, 0);

@@ -9,6 +9,7 @@ static const char overview[] =
     "scenelog turns video into a queryable record: what happened, and when.\n"
     "\n"
     "  scenelog index [OPTIONS] FILE...      look at videos, write events into the index\n"
+    "  scenelog watch [OPTIONS] URL...       follow cameras, write events as they happen\n"
     "  scenelog query [OPTIONS] [WORDS...]   events by time range and by words\n"
     "  scenelog check INDEX                  is the index whole, and what was looked at\n"
     "  scenelog info FILE|INDEX|MODEL_DIR    what a file, an index or a model is\n"
@@ -54,6 +55,40 @@ static const char help_index[] =
     "      --decoder D            auto, cpu or nvdec; auto: where the model runs\n"
     "      --decode-lanes N       parts of one file decoded side by side (nvdec 12, cpu 1)\n"
     "      --progress FORM        auto, plain, json or none; on standard error\n";
+
+static const char help_watch[] =
+    "scenelog watch [OPTIONS] URL...\n"
+    "\n"
+    "Follows live sources until it is stopped (Ctrl-C, SIGTERM): RTSP, HLS, MJPEG over HTTP; a file is played at its\n"
+    "own pace. Connects again for ever. What could not be seen is in the index, with its cause: 'scenelog check'.\n"
+    "\n"
+    "Sources\n"
+    "  URL                        rtsp://user:password@host/path, http://..., file:PATH; env:NAME: in that variable\n"
+    "      --url-file FILE        a line for each source: URL [name=NAME] [profile=FILE]; passwords stay out of sight\n"
+    "      --name NAME            of the first URL; again: of the next (default: the host)\n"
+    "      --profile FILE         what it is asked and what of it is told; again: of the next; one alone: of all.\n"
+    "                             SIGHUP reads it again\n"
+    "      --rtsp-transport T     tcp (default) or udp\n"
+    "      --timeout T            longest wait for an answer and for a packet (10 s)\n"
+    "\n"
+    "Model and request\n"
+    "  -m, --model DIR; --window T (10 s); --fps RATE; --max-tokens-per-pair N; --prompt TEXT; --prompt-file FILE;\n"
+    "  --device D; --threads N    as for 'scenelog index'\n"
+    "\n"
+    "Index\n"
+    "  -d, --index FILE           the index; made if there is none\n"
+    "      --keep AGE             forget what is older: 12h, 30d, 8w\n"
+    "      --max-size SIZE        and the oldest beyond this size of the file: 500M, 2G\n"
+    "\n"
+    "Telling\n"
+    "      --jsonl                each event's start, updates and end on standard output, one JSON object a line\n"
+    "      --on-event CMD|URL     run a command with the JSON on its standard input, or post it to an http(s) URL\n"
+    "      --on-event-timeout T   longest wait for it (10 s); three attempts; at most 5 a second after 20 at once\n"
+    "      --mqtt URL             mqtt://[user:password@]host[:port][/prefix]\n"
+    "      --metrics ADDRESS      figures for Prometheus, such as 127.0.0.1:9100\n"
+    "\n"
+    "Profile, \"key = value\" lines: prompt, prompt-file, context, language, fps, window, max-tokens-per-pair;\n"
+    "words (tell only events with one of them), min-length, cool-down.\n";
 
 static const char help_query[] =
     "scenelog query [OPTIONS] [WORDS...]\n"
@@ -148,7 +183,7 @@ int sl_cmd_help(int argc, char **argv)
 {
     static const struct {
         const char *name, *text;
-    } topics[] = {{"index", help_index}, {"query", help_query}, {"check", help_check},
+    } topics[] = {{"index", help_index}, {"watch", help_watch}, {"query", help_query}, {"check", help_check},
                   {"info", help_info},   {"bench", help_bench}, {"exit", help_exit}};
     if (argc < 2) {
         fputs(overview, stdout);

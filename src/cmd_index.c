@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // `scenelog index`: options, model, index, then one pipeline run a file.
-#include <cjson/cJSON.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,18 +15,7 @@
 #include "src/progress.h"
 #include "src/signals.h"
 #include "src/still.h"
-
-enum {
-    MAX_NEW_TOKENS = 1024, // of one window's answer
-    MAX_PROMPT_BYTES = 8192,
-    MAX_FRAMES_PER_WINDOW = 4096,
-};
-
-// Asks for what the answer grammar admits. The demo model is trained on exactly these words (samples/prompt.txt).
-static const char default_prompt[] =
-    "Report every event of this video in order of time. Answer with one JSON object and nothing else: each key is the "
-    "time range of one event, \"mm:ss.ff - mm:ss.ff\", counted from the start of the video; each value is one sentence "
-    "that says what happens. If nothing happens, answer {}.";
+#include "src/task.h"
 
 struct options {
     const char *model_dir, *index_path, *name, *device;
@@ -160,7 +148,7 @@ static int set_rule(struct options *o, int option, const char *text, struct sl_e
     case OPT_PROMPT_FILE:
         free(o->prompt_file);
         o->prompt_file = NULL;
-        status = sl_option_file("--prompt-file", text, MAX_PROMPT_BYTES, &o->prompt_file, e);
+        status = sl_option_file("--prompt-file", text, SL_TASK_PROMPT_BYTES, &o->prompt_file, e);
         o->rules.prompt = o->prompt_file;
         return status;
     case OPT_TEMPERATURE:
@@ -234,18 +222,7 @@ static int check_options(const struct options *o, struct sl_error *e)
     if (o->wall_start_us != SL_NO_TIME && o->file_count > 1) {
         return sl_fail(e, SL_ERR_USAGE, "--start-time: belongs to one file; give the files one by one");
     }
-    if (r->window_us < 1000000 || r->window_us > (int64_t)3600 * 1000000) {
-        return sl_fail(e, SL_ERR_USAGE, "--window: must lie between 1 second and 1 hour");
-    }
-    double frames = (double)r->window_us / 1e6 * (double)r->fps_num / (double)r->fps_den;
-    if (frames < 1 || frames > MAX_FRAMES_PER_WINDOW) {
-        return sl_fail(e, SL_ERR_USAGE, "--window and --fps: a window must hold 1 to %d frames", MAX_FRAMES_PER_WINDOW);
-    }
-    size_t prompt_bytes = strlen(r->prompt);
-    if (prompt_bytes == 0 || prompt_bytes > MAX_PROMPT_BYTES) {
-        return sl_fail(e, SL_ERR_USAGE, "--prompt: must have 1 to %d bytes", MAX_PROMPT_BYTES);
-    }
-    return SL_OK;
+    return sl_task_check(r, e);
 }
 
 static int parse_options(int argc, char **argv, struct options *o, struct sl_error *e)
@@ -257,8 +234,8 @@ static int parse_options(int argc, char **argv, struct options *o, struct sl_err
         .rules = {.fps_num = 2,
                   .fps_den = 1,
                   .window_us = 30000000,
-                  .prompt = default_prompt,
-                  .max_new_tokens = MAX_NEW_TOKENS,
+                  .prompt = sl_task_default_prompt,
+                  .max_new_tokens = SL_TASK_NEW_TOKENS,
                   .sampling = {.top_p = 1}},
         .from_us = SL_NO_TIME,
         .to_us = SL_NO_TIME,
@@ -282,25 +259,6 @@ static int parse_options(int argc, char **argv, struct options *o, struct sl_err
 }
 
 // ---- The index's words for what was asked
-
-// Canonical: the same request gives the same text. Model, span and sampling seed do not belong to it.
-static char *task_text(const struct options *o)
-{
-    char fps[48];
-    snprintf(fps, sizeof fps, "%" PRId64 "/%" PRId64, o->rules.fps_num, o->rules.fps_den);
-    cJSON *task = cJSON_CreateObject();
-    int whole = cJSON_AddStringToObject(task, "prompt", o->rules.prompt) != NULL &&
-                cJSON_AddStringToObject(task, "grammar", "events-1") != NULL &&
-                cJSON_AddStringToObject(task, "fps", fps) != NULL &&
-                cJSON_AddNumberToObject(task, "window_us", (double)o->rules.window_us) != NULL &&
-                cJSON_AddNumberToObject(task, "max_tokens_per_pair", o->rules.max_tokens_per_pair) != NULL;
-    if (o->rules.skip_still) { // without, it is the task that it was before there was such a thing
-        whole = whole && cJSON_AddNumberToObject(task, "skip_still", (double)o->rules.still_level) != NULL;
-    }
-    char *text = whole ? cJSON_PrintUnformatted(task) : NULL;
-    cJSON_Delete(task);
-    return text;
-}
 
 static void arguments_text(int argc, char **argv, char *out, size_t size)
 {
@@ -371,7 +329,7 @@ static int open_session(struct session *s, int argc, char **argv, struct sl_erro
     if (status == SL_OK) {
         status = sl_db_open(&s->db, o->index_path, SL_DB_WRITE, e);
     }
-    char *task = task_text(o);
+    char *task = sl_task_text(&o->rules);
     if (status == SL_OK && task == NULL) {
         status = sl_fail(e, SL_ERR_MEMORY, "out of memory");
     }

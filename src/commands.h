@@ -5,6 +5,7 @@
 #define SL_SRC_COMMANDS_H
 
 int sl_cmd_index(int argc, char **argv);
+int sl_cmd_watch(int argc, char **argv);
 int sl_cmd_query(int argc, char **argv);
 int sl_cmd_check(int argc, char **argv);
 int sl_cmd_info(int argc, char **argv);

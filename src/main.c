@@ -11,7 +11,7 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"index", sl_cmd_index}, {"query", sl_cmd_query}, {"check", sl_cmd_check},
+    {"index", sl_cmd_index}, {"watch", sl_cmd_watch}, {"query", sl_cmd_query}, {"check", sl_cmd_check},
     {"info", sl_cmd_info},   {"bench", sl_cmd_bench}, {"help", sl_cmd_help},
 };
 

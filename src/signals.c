@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted, hung_up;
 
 static void on_signal(int number)
 {
@@ -14,6 +14,26 @@ static void on_signal(int number)
         _exit(130);
     }
     interrupted = 1;
+}
+
+static void on_hangup(int number)
+{
+    (void)number;
+    hung_up = 1;
+}
+
+void sl_signals_install_hangup(void)
+{
+    struct sigaction action = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGHUP, &action, NULL);
+}
+
+int sl_signals_hung_up(void)
+{
+    int was = hung_up != 0;
+    hung_up = 0;
+    return was;
 }
 
 void sl_signals_install(void)

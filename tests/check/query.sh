@@ -14,7 +14,7 @@ db=$work/index.db
 # Two files: film.mp4, 20 s, seen wholly; gate.ts, 20 s from 2026-03-01T12:00:00Z, of which 10 s were seen.
 sqlite3 "$db" >/dev/null <<SQL || exit 1
 .read $SRCDIR/db/schema.sql
-PRAGMA application_id = 0x534c4f47; PRAGMA user_version = 1; PRAGMA journal_mode = WAL;
+PRAGMA application_id = 0x534c4f47; PRAGMA user_version = 2; PRAGMA journal_mode = WAL;
 INSERT INTO source VALUES (1, 'film.mp4'), (2, 'gate');
 INSERT INTO media (id, source, path, duration_us) VALUES (1, 1, '/film.mp4', 20000000), (2, 2, '/gate.ts', 20000000);
 INSERT INTO segment VALUES (1, 1, 0, 20000000, NULL, 'none', NULL), (2, 2, 0, 20000000, 1772366400000000, 'user', NULL);
@@ -111,7 +111,7 @@ sqlite3 "$db" 'PRAGMA foreign_keys = 1; DELETE FROM source WHERE id = 2'
 expect 0 "${film_seen}whole: no faults, everything was seen|" check "$db"
 sqlite3 "$db" "UPDATE event SET text = 'changed' WHERE id = 1"
 expect 1 "fault: segment 1, task 1: 1 differences between events and pieces|$film_seen" check "$db"
-sqlite3 "$db" 'PRAGMA user_version = 2'
+sqlite3 "$db" 'PRAGMA user_version = 3'
 refuse 13 'newer' query -d "$db"
 
 exit $failed

@@ -111,7 +111,7 @@ static struct identity identity_of(struct world *w, const char *word)
 {
     struct sl_error e;
     struct identity out = {0, 0};
-    struct sl_db_query query = {SL_NO_TIME, SL_NO_TIME, 0, NULL, &word, 1, 0, 0};
+    struct sl_db_query query = {SL_NO_TIME, SL_NO_TIME, 0, NULL, &word, 1, 0, 0, 0};
     assert_int_equal(sl_db_query(w->db, &query, take_identity, &out, &e), SL_OK);
     return out;
 }

@@ -43,7 +43,7 @@ static char *between(struct world *w, double from_s, double to_s)
 static char *with_words(struct world *w, const char *first, const char *second)
 {
     const char *words[2] = {first, second};
-    struct sl_db_query query = {SL_NO_TIME, SL_NO_TIME, 0, NULL, words, second ? 2 : 1, 0, 0};
+    struct sl_db_query query = {SL_NO_TIME, SL_NO_TIME, 0, NULL, words, second ? 2 : 1, 0, 0, 0};
     return world_events(w, &query);
 }
 
@@ -227,12 +227,12 @@ static void test_words_within_a_span(void **state)
         world_done(w, i * 60, i * 60 + 60, said, 60);
     }
     struct count count = {100000000, 110000000, 0, 0, 0};
-    struct sl_db_query query = {count.from_us, count.to_us, 0, NULL, &word, 1, 0, 0};
+    struct sl_db_query query = {count.from_us, count.to_us, 0, NULL, &word, 1, 0, 0, 0};
     assert_int_equal(sl_db_query(w->db, &query, count_row, &count, &e), SL_OK);
     assert_int_equal(count.rows, 10);
     assert_int_equal(count.wrong, 0);
     count = (struct count){0, 2000000000, 0, 0, 0};
-    query = (struct sl_db_query){count.from_us, count.to_us, 0, NULL, &rare, 1, 0, 0};
+    query = (struct sl_db_query){count.from_us, count.to_us, 0, NULL, &rare, 1, 0, 0, 0};
     assert_int_equal(sl_db_query(w->db, &query, count_row, &count, &e), SL_OK);
     assert_int_equal(count.rows, 33); // at 30, 90, ... 1950 s
     assert_int_equal(count.wrong, 0);
@@ -243,7 +243,7 @@ static void test_nothing_to_search_for(void **state)
     struct world *w = *state;
     struct sl_error e;
     const char *words[] = {"?!", "\xff\xfe"};
-    struct sl_db_query query = {SL_NO_TIME, SL_NO_TIME, 0, NULL, words, 1, 0, 0};
+    struct sl_db_query query = {SL_NO_TIME, SL_NO_TIME, 0, NULL, words, 1, 0, 0, 0};
     assert_int_equal(sl_db_query(w->db, &query, count_row, NULL, &e), SL_ERR_USAGE);
     query.words++;
     assert_int_equal(sl_db_query(w->db, &query, count_row, NULL, &e), SL_ERR_USAGE);
