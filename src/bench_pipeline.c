@@ -196,7 +196,8 @@ static int read_some(struct bench *b, struct sl_source *source, int most, struct
     return status;
 }
 
-// The first window's pictures, into the clip. `seconds`: resizing alone.
+// The first window's pictures, into the clip. `seconds`: resizing alone. What the first few take on top, memory and
+// tables, is not the stage's rate: they are counted as the others.
 static int fill_from_file(struct bench *b, double *seconds, struct sl_error *error)
 {
     const struct sl_window_rules *r = &b->o->rules;
@@ -204,12 +205,15 @@ static int fill_from_file(struct bench *b, double *seconds, struct sl_error *err
     most = most > 1 ? most : 1;
     struct sl_source *source = NULL;
     int status = open_source(b, &source, error);
+    int first = 0;
+    double warming = 0;
     sl_clip_begin(b->clip, most);
     while (status == SL_OK && b->frames < most) {
         struct sl_frame *frames[AT_ONCE];
         int count = 0;
         status = read_some(b, source, most, frames, &count, error);
-        int resized = resize(b, frames, count, seconds, error);
+        int resized = resize(b, frames, count, first == 0 ? &warming : seconds, error);
+        first = first == 0 ? count : first;
         status = resized != SL_OK ? resized : status;
         for (int i = 0; i < count; i++) {
             sl_frame_unref(frames[i]);
@@ -220,6 +224,7 @@ static int fill_from_file(struct bench *b, double *seconds, struct sl_error *err
     if (status != SL_OK && status != SL_END) {
         return status;
     }
+    *seconds = b->frames > first ? *seconds * b->frames / (b->frames - first) : warming;
     return b->frames > 0 ? sl_clip_end(b->clip, b->stream, -1, error)
                          : sl_fail(error, SL_ERR_USAGE, "%s: has no picture there", b->o->path);
 }
