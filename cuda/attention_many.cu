@@ -8,7 +8,7 @@
 #include "cuda/attention.h"
 #include "cuda/warpgroup.cuh"
 
-enum { PAGE = 64 }; // tokens that lie together: a page's, or a part of one
+enum { TOKENS = 64 }; // of a tile: a page's, or a part of them
 
 // Units of a row as they lie: whole panels.
 template <int SIZE> static __host__ __device__ constexpr int row_units()
@@ -16,7 +16,7 @@ template <int SIZE> static __host__ __device__ constexpr int row_units()
     return (SIZE + 63) / 64 * 8;
 }
 
-template <int SIZE, int GROUPS, int TOKENS> struct shared_tiles {
+template <int SIZE, int GROUPS> struct shared_tiles {
     uint4 q[64 * GROUPS * row_units<SIZE>()]; // later the result, row by row
     uint4 k[2][TOKENS * row_units<SIZE>()], v[2][TOKENS * row_units<SIZE>()];
 };
@@ -34,15 +34,15 @@ static __device__ __forceinline__ void bring(uint4 *to, const bf16 *from, int64_
 
 // A thread's share of a tile of keys or values: the same places in every tile, so they are found once. Units beyond d
 // are not copied: they are zero from the beginning.
-template <int SIZE, int TOKENS, int THREADS> struct copier {
+template <int SIZE, int THREADS> struct copier {
     static const int count = (TOKENS * SIZE / 8 + THREADS - 1) / THREADS;
     uint32_t to[count]; // bytes
     int from[count];    // elements; negative: nothing
     int row[count];     // of the tile
 };
 
-template <int SIZE, int TOKENS, int THREADS>
-static __device__ __forceinline__ void prepare(copier<SIZE, TOKENS, THREADS> &c, int64_t stride, int d)
+template <int SIZE, int THREADS>
+static __device__ __forceinline__ void prepare(copier<SIZE, THREADS> &c, int64_t stride, int d)
 {
     const int units = SIZE / 8;
 #pragma unroll
@@ -50,20 +50,19 @@ static __device__ __forceinline__ void prepare(copier<SIZE, TOKENS, THREADS> &c,
         int i = threadIdx.x + n * THREADS, unit = i % units;
         c.row[n] = i / units;
         c.to[n] = place_of(c.row[n], unit, TOKENS) * 16;
-        c.from[n] = i < TOKENS * units && 8 * unit < d ? (int)(c.row[n] % PAGE * stride) + 8 * unit : -1;
+        c.from[n] = i < TOKENS * units && 8 * unit < d ? (int)(c.row[n] * stride) + 8 * unit : -1;
     }
 }
 
-// Tokens of a tile, `left` of them there; zeros behind. place: where each PAGE of them begins.
-template <int SIZE, int TOKENS, int THREADS>
-static __device__ __forceinline__ void copy_tile(const copier<SIZE, TOKENS, THREADS> &c, uint32_t to, const bf16 *from,
-                                                 const int64_t place[TOKENS / PAGE], int left)
+// Tokens of a tile, `left` of them there; zeros behind.
+template <int SIZE, int THREADS>
+static __device__ __forceinline__ void copy_tile(const copier<SIZE, THREADS> &c, uint32_t to, const bf16 *from,
+                                                 int left)
 {
 #pragma unroll
     for (int n = 0; n < c.count; n++) {
         if (c.from[n] >= 0) {
-            int64_t begin = TOKENS == PAGE || c.row[n] < PAGE ? place[0] : place[TOKENS / PAGE - 1];
-            copy_to_shared(to + c.to[n], from + begin + c.from[n], c.row[n] < left);
+            copy_to_shared(to + c.to[n], from + c.from[n], c.row[n] < left);
         }
     }
 }
@@ -83,16 +82,6 @@ static __device__ __forceinline__ int64_t offset_of(const source &from, int toke
     }
     int page = token < seen ? from.pages[token / from.page_tokens] : 0;
     return page * from.stride + (int64_t)(token % from.page_tokens) * from.token_elements;
-}
-
-template <int TOKENS>
-static __device__ __forceinline__ void find_places(int64_t place[TOKENS / PAGE], const source &from, int token,
-                                                   int seen)
-{
-#pragma unroll
-    for (int i = 0; i < TOKENS / PAGE; i++) {
-        place[i] = offset_of(from, token + i * PAGE, seen);
-    }
 }
 
 static __device__ __forceinline__ source source_of(const attention_job &job, int b, int begin, int kv_head)
@@ -126,7 +115,7 @@ static __device__ __forceinline__ void copies_arrived(void)
 }
 
 // s = q k^T for the warpgroup's 64 rows; goes on by itself until waited for. q, k: units of 16 bytes.
-template <int SIZE, int ROWS, int TOKENS>
+template <int SIZE, int ROWS>
 static __device__ __forceinline__ void score(float (&s)[TOKENS / 2], uint32_t q, uint32_t k)
 {
 #pragma unroll
@@ -139,7 +128,7 @@ static __device__ __forceinline__ void score(float (&s)[TOKENS / 2], uint32_t q,
 }
 
 // o += p v, likewise.
-template <int SIZE, int TOKENS>
+template <int SIZE>
 static __device__ __forceinline__ void weigh(float (&o)[SIZE / 2], const uint32_t p[TOKENS / 16][4], uint32_t v)
 {
 #pragma unroll
@@ -155,7 +144,6 @@ struct softmax {
 };
 
 // Scores become weights. old: what the results so far shrink by. `scale` includes log2(e).
-template <int TOKENS>
 static __device__ __forceinline__ void soften(softmax &state, float (&s)[TOKENS / 2], float old[2], float scale)
 {
 #pragma unroll
@@ -182,7 +170,6 @@ static __device__ __forceinline__ void soften(softmax &state, float (&s)[TOKENS 
 }
 
 // Weights as the A of the next product: its lanes hold the same places as those of a result.
-template <int TOKENS>
 static __device__ __forceinline__ void pack_weights(uint32_t p[TOKENS / 16][4], const float (&s)[TOKENS / 2])
 {
 #pragma unroll
@@ -204,7 +191,6 @@ template <int SIZE> static __device__ __forceinline__ void shrink(float (&o)[SIZ
 
 // Takes away what a row may not see: tokens from `visible` of the block's first row on, one more for each row; or all
 // rows the same.
-template <int TOKENS>
 static __device__ __forceinline__ void mask(float (&s)[TOKENS / 2], int token, int visible, int is_causal, int row)
 {
     int lane = threadIdx.x % 32;
@@ -246,12 +232,12 @@ static __device__ __forceinline__ void put(const attention_job &job, const softm
     }
 }
 
-template <int SIZE, int GROUPS, int TOKENS>
+template <int SIZE, int GROUPS>
 static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) attention_many(const attention_job job)
 {
     extern __shared__ unsigned char dynamic[];
     const int block_rows = 64 * GROUPS;
-    shared_tiles<SIZE, GROUPS, TOKENS> &tiles = *(shared_tiles<SIZE, GROUPS, TOKENS> *)aligned_shared(dynamic);
+    shared_tiles<SIZE, GROUPS> &tiles = *(shared_tiles<SIZE, GROUPS> *)aligned_shared(dynamic);
     int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); // the compiler sees that a warp has one
     int head = blockIdx.y, b = blockIdx.z;
     int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; // of the block: this lane's first
@@ -271,67 +257,61 @@ static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) atten
     uint32_t q_unit = shared_address(tiles.q) / 16 + 64 * PANEL_UNITS * group, k_unit = shared_address(tiles.k) / 16;
     uint32_t v_unit = shared_address(tiles.v) / 16;
     source from = source_of(job, b, begin, kv_head);
-    copier<SIZE, TOKENS, 128 * GROUPS> c;
+    copier<SIZE, 128 * GROUPS> c;
     prepare(c, job.is_paged ? job.d : job.kv_stride, job.d);
     if (job.d < SIZE) {
         clear_tiles(tiles);
     }
     bring<SIZE, block_rows>(tiles.q, q, job.q_stride, rows - row0, job.d);
-    int64_t place[TOKENS / PAGE], next_place[TOKENS / PAGE];
-    find_places<TOKENS>(place, from, 0, seen);
-    find_places<TOKENS>(next_place, from, TOKENS, seen);
-    copy_tile(c, k_unit * 16, from.k, place, length);
+    int64_t place = offset_of(from, 0, seen), next_place = offset_of(from, TOKENS, seen);
+    copy_tile(c, k_unit * 16, from.k + place, length);
     copies_commit();
     copies_arrived();
     products_begin();
-    score<SIZE, block_rows, TOKENS>(s, q_unit, k_unit);
-    copy_tile(c, (k_unit + tile_units) * 16, from.k, next_place, length - TOKENS);
-    copy_tile(c, v_unit * 16, from.v, place, length);
+    score<SIZE, block_rows>(s, q_unit, k_unit);
+    copy_tile(c, (k_unit + tile_units) * 16, from.k + next_place, length - TOKENS);
+    copy_tile(c, v_unit * 16, from.v + place, length);
     copies_commit();
     products_wait<0>();
     if (TOKENS > visible) {
-        mask<TOKENS>(s, 0, visible, job.is_paged, row);
+        mask(s, 0, visible, job.is_paged, row);
     }
-    soften<TOKENS>(state, s, old, scale);
-    pack_weights<TOKENS>(p, s);
+    soften(state, s, old, scale);
+    pack_weights(p, s);
     uint32_t now = tile_units, last = 0; // which of the two buffers, in units
     for (int token = TOKENS; token < seen; token += TOKENS, now ^= tile_units, last ^= tile_units) {
-#pragma unroll
-        for (int i = 0; i < TOKENS / PAGE; i++) {
-            place[i] = next_place[i];
-        }
-        find_places<TOKENS>(next_place, from, token + TOKENS, seen);
+        place = next_place;
+        next_place = offset_of(from, token + TOKENS, seen);
         copies_arrived(); // the keys of this tile and the values of the last
         products_begin();
-        score<SIZE, block_rows, TOKENS>(s, q_unit, k_unit + now);
-        weigh<SIZE, TOKENS>(o, p, v_unit + last);
-        copy_tile(c, (k_unit + last) * 16, from.k, next_place, length - token - TOKENS);
-        copy_tile(c, (v_unit + now) * 16, from.v, place, length - token);
+        score<SIZE, block_rows>(s, q_unit, k_unit + now);
+        weigh<SIZE>(o, p, v_unit + last);
+        copy_tile(c, (k_unit + last) * 16, from.k + next_place, length - token - TOKENS);
+        copy_tile(c, (v_unit + now) * 16, from.v + place, length - token);
         copies_commit();
         products_wait<1>();
         if (token + TOKENS > visible) {
-            mask<TOKENS>(s, token, visible, job.is_paged, row);
+            mask(s, token, visible, job.is_paged, row);
         }
-        soften<TOKENS>(state, s, old, scale);
+        soften(state, s, old, scale);
         products_wait<0>();
         shrink<SIZE>(o, old);
-        pack_weights<TOKENS>(p, s);
+        pack_weights(p, s);
     }
     copies_arrived();
     products_begin();
-    weigh<SIZE, TOKENS>(o, p, v_unit + last);
+    weigh<SIZE>(o, p, v_unit + last);
     products_wait<0>();
     put<SIZE>(job, state, o, tiles.q, row, begin + row0, rows - row0, head);
 }
 
-template <int SIZE, int GROUPS, int TOKENS>
-static void launch(struct sl_stream *stream, const struct attention_job *job)
+template <int SIZE, int GROUPS> static void launch(struct sl_stream *stream, const struct attention_job *job)
 {
     const int rows = 64 * GROUPS;
     dim3 grid((unsigned)((job->max_rows + rows - 1) / rows), (unsigned)job->heads, (unsigned)job->sequences);
-    size_t shared = sizeof(shared_tiles<SIZE, GROUPS, TOKENS>) + 1024;
-    if (allow_shared(stream, attention_many<SIZE, GROUPS, TOKENS>, shared)) {
-        attention_many<SIZE, GROUPS, TOKENS><<<grid, 128 * GROUPS, shared, stream->native>>>(*job);
+    size_t shared = sizeof(shared_tiles<SIZE, GROUPS>) + 1024;
+    if (allow_shared(stream, attention_many<SIZE, GROUPS>, shared)) {
+        attention_many<SIZE, GROUPS><<<grid, 128 * GROUPS, shared, stream->native>>>(*job);
     }
 }
 
@@ -343,15 +323,15 @@ static int in_words(const void *data, int64_t stride)
 int cuda_attention_many(struct sl_stream *stream, const struct attention_job *job)
 {
     if (job->is_f32 || job->d > 128 || job->d % 8 != 0 || !in_words(job->q, job->q_stride) ||
-        !in_words(job->y, job->y_stride) || (job->is_paged && job->page_tokens % PAGE != 0)) {
+        !in_words(job->y, job->y_stride) || (job->is_paged && job->page_tokens % TOKENS != 0)) {
         return 0;
     }
     if (job->d <= 64) {
-        launch<64, 2, 64>(stream, job);
+        launch<64, 2>(stream, job);
     } else if (job->d <= 80) {
-        launch<80, 2, 64>(stream, job);
+        launch<80, 2>(stream, job);
     } else {
-        launch<128, 3, 64>(stream, job);
+        launch<128, 3>(stream, job);
     }
     return 1;
 }

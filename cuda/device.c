@@ -458,7 +458,9 @@ int sl_cuda_count(struct sl_error *why)
     if (code != cudaSuccess || count < 1) {
         (void)cudaGetLastError();
         sl_fail(why, SL_ERR_DEVICE, "no NVIDIA GPU can be used: %s",
-                code == cudaSuccess ? "there is none" : cudaGetErrorString(code));
+                code == cudaSuccess                   ? "there is none"
+                : code == cudaErrorInsufficientDriver ? "there is no driver, or one older than CUDA 13.0 needs"
+                                                      : cudaGetErrorString(code));
         return 0;
     }
     return cuda_blas_available(why) ? count : 0;
