@@ -19,6 +19,7 @@ struct sl_fence {
 };
 
 struct sl_graph {
+    const struct cuda_device *device;
     cudaGraphExec_t exec;
 };
 
@@ -54,6 +55,7 @@ int cuda_check(struct sl_stream *stream, cudaError_t code, const char *what)
     if (code == cudaSuccess) {
         return 1;
     }
+    (void)cudaGetLastError(); // or this thread's next launch would be blamed, on whatever stream
     cuda_fail(stream, code == cudaErrorMemoryAllocation ? SL_ERR_MEMORY : SL_ERR_DEVICE, "%s: %s: %s",
               stream->device->name, what, cudaGetErrorString(code));
     return 0;
@@ -86,7 +88,13 @@ void *cuda_scratch(struct sl_stream *stream, enum cuda_slot slot, int64_t size_b
     stream->scratch[slot] = NULL;
     int64_t wanted = size_bytes > 2 * stream->scratch_bytes[slot] ? size_bytes : 2 * stream->scratch_bytes[slot];
     stream->scratch_bytes[slot] = 0;
-    if (!cuda_check(stream, cudaMalloc(&stream->scratch[slot], (size_t)wanted), "scratch memory")) {
+    cudaError_t code = cudaMalloc(&stream->scratch[slot], (size_t)wanted);
+    if (code == cudaErrorMemoryAllocation && wanted > size_bytes) { // then no more than what is needed
+        wanted = size_bytes;
+        code = cudaMalloc(&stream->scratch[slot], (size_t)wanted);
+    }
+    (void)cudaGetLastError(); // of the first try
+    if (!cuda_check(stream, code, "scratch memory")) {
         stream->scratch[slot] = NULL;
         return NULL;
     }
@@ -128,21 +136,22 @@ void cuda_borrow(struct sl_stream *stream, struct sl_frame *frame)
 
 // --- device ---
 
-static void destroy(struct sl_device *base)
-{
-    struct cuda_device *device = (struct cuda_device *)base;
-    if (device != NULL) {
-        cuda_staging_destroy(device->staging);
-        cuda_blas_destroy(device->blas);
-        free(device);
-    }
-}
-
 static int select_device(const struct cuda_device *device, struct sl_error *error)
 {
     cudaError_t code = cudaSetDevice(device->index);
     return code == cudaSuccess ? SL_OK
                                : sl_fail(error, SL_ERR_DEVICE, "%s: %s", device->name, cudaGetErrorString(code));
+}
+
+static void destroy(struct sl_device *base)
+{
+    struct cuda_device *device = (struct cuda_device *)base;
+    if (device != NULL) {
+        (void)select_device(device, NULL);
+        cuda_staging_destroy(device->staging);
+        cuda_blas_destroy(device->blas);
+        free(device);
+    }
 }
 
 static void info(struct sl_device *base, struct sl_device_info *out)
@@ -248,8 +257,9 @@ static int create(struct sl_device *base, int urgent, struct sl_stream **out, st
         status = cuda_ring_create(&stream->ring, error);
     }
     size_t counters = CUDA_COUNTERS * sizeof *stream->counters;
+    // Zeroed on the stream itself: it does not wait for the default one.
     if (status == SL_OK && (cudaMalloc((void **)&stream->counters, counters) != cudaSuccess ||
-                            cudaMemset(stream->counters, 0, counters) != cudaSuccess)) {
+                            cudaMemsetAsync(stream->counters, 0, counters, stream->native) != cudaSuccess)) {
         status = sl_fail(error, SL_ERR_MEMORY, "%s: no memory for a stream: %s", device->name,
                          cudaGetErrorString(cudaGetLastError()));
     }
@@ -311,6 +321,7 @@ static int fence_create(struct sl_device *base, struct sl_fence **out, struct sl
 static void fence_destroy(struct sl_fence *fence)
 {
     if (fence != NULL) {
+        (void)select_device(fence->device, NULL);
         cudaEventDestroy(fence->event);
         free(fence);
     }
@@ -338,7 +349,7 @@ static void fence_enqueue_wait(struct sl_fence *fence, struct sl_stream *stream)
 
 static int fence_wait(struct sl_fence *fence, struct sl_error *error)
 {
-    if (fence->error.status == SL_OK) {
+    if (fence->error.status == SL_OK && select_device(fence->device, &fence->error) == SL_OK) {
         cudaError_t code = cudaEventSynchronize(fence->event);
         if (code != cudaSuccess) {
             sl_fail(&fence->error, SL_ERR_DEVICE, "%s: %s", fence->device->name, cudaGetErrorString(code));
@@ -379,6 +390,8 @@ static int graph_end(struct sl_stream *stream, struct sl_graph **out)
         made = NULL;
         stream->error = (struct sl_error){0};
         (void)cudaGetLastError();
+    } else {
+        made->device = stream->device;
     }
     *out = made;
     return whole;
@@ -394,6 +407,7 @@ static void graph_launch(struct sl_graph *graph, struct sl_stream *stream)
 static void graph_destroy(struct sl_graph *graph)
 {
     if (graph != NULL) {
+        (void)select_device(graph->device, NULL);
         cudaGraphExecDestroy(graph->exec);
         free(graph);
     }
@@ -450,6 +464,24 @@ static const struct sl_device_ops operations = {
 
 // --- opening ---
 
+static int is_ours(int major, int minor)
+{
+    return major == 9 && minor == 0;
+}
+
+static int has_ours(int count)
+{
+    int found = 0;
+    for (int i = 0; i < count && !found; i++) {
+        int major = 0, minor = 0;
+        found = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i) == cudaSuccess &&
+                cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i) == cudaSuccess &&
+                is_ours(major, minor);
+    }
+    (void)cudaGetLastError();
+    return found;
+}
+
 // A static runtime finds out at the first call whether there is a driver.
 int sl_cuda_count(struct sl_error *why)
 {
@@ -461,6 +493,12 @@ int sl_cuda_count(struct sl_error *why)
                 code == cudaSuccess                   ? "there is none"
                 : code == cudaErrorInsufficientDriver ? "there is no driver, or one older than CUDA 13.0 needs"
                                                       : cudaGetErrorString(code));
+        return 0;
+    }
+    if (!has_ours(count)) {
+        sl_fail(why, SL_ERR_DEVICE,
+                "no NVIDIA GPU can be used: the kernels are built for compute capability 9.0 (H100, "
+                "H200), and there is none such");
         return 0;
     }
     return cuda_blas_available(why) ? count : 0;
@@ -476,7 +514,7 @@ static int describe(struct cuda_device *device, struct sl_error *error)
     snprintf(device->name, sizeof device->name, "cuda:%d, %.80s", device->index, prop.name);
     device->multiprocessors = prop.multiProcessorCount;
     device->memory_bytes = (int64_t)prop.totalGlobalMem;
-    if (prop.major != 9 || prop.minor != 0) {
+    if (!is_ours(prop.major, prop.minor)) {
         return sl_fail(error, SL_ERR_DEVICE, "%s: compute capability %d.%d; the kernels are built for 9.0 (H100, H200)",
                        device->name, prop.major, prop.minor);
     }
