@@ -36,7 +36,8 @@ enum { WORKSPACE_BYTES = 32 << 20, CANDIDATES = 6, TRIALS = 2, PLAN_BUCKETS = 10
 
 #define DECLARE(name) __typeof__(&cublasLt##name) name;
 
-// What an algorithm was found for. Rows are rounded up: neighbouring sizes share it.
+// What an algorithm was found for. Rows are rounded up: neighbouring sizes share it. Not where results must repeat:
+// then it would depend on which of them came first.
 struct plan_key {
     int64_t out, in, rows, x_stride, y_stride;
     int32_t compute, y_type, epilogue, alignment;
@@ -186,7 +187,7 @@ static void describe_plan(struct product *p, cublasLtEpilogue_t epilogue)
     memset(&p->key, 0, sizeof p->key); // compared as bytes
     p->key.out = l->out;
     p->key.in = l->in;
-    p->key.rows = rounded_rows(p->x->shape[0]);
+    p->key.rows = p->blas->tunes ? rounded_rows(p->x->shape[0]) : p->x->shape[0];
     p->key.x_stride = p->x->stride[0];
     p->key.y_stride = p->y->stride[0];
     p->key.compute = (int32_t)l->compute;
@@ -315,6 +316,10 @@ static int fastest(const struct product *p, cublasLtMatmulHeuristicResult_t *fou
     if (end != NULL) {
         cudaEventDestroy(end);
     }
+    if (to == NULL) {
+        p->stream->error = (struct sl_error){0}; // no room to try them: the first will do
+    }
+    (void)cudaGetLastError(); // of an event that could not be made
     return best;
 }
 
