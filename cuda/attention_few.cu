@@ -130,6 +130,7 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 4) attenti
     int begin = (int)blockIdx.x * tiles_each * TOKENS, end = begin + tiles_each * TOKENS;
     end = end < length ? end : length;
     if (rows != 1 || begin >= length) {
+        wait_for_previous(); // a kernel is not done before those that it overlaps
         return;
     }
     warp_tiles<SIZE> &tiles = shared.tiles[warp];

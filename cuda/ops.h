@@ -59,7 +59,7 @@ void cuda_qk_norm_rope_store(struct sl_stream *stream, const struct sl_ragged *r
                              int heads, const struct sl_tensor *q_norm, const struct sl_tensor *k_norm, float eps,
                              const struct sl_rope *rope, const struct sl_kv_layer *kv);
 
-// attention.cu (many rows), attention_few.cu (decoding)
+// attention.cu
 void cuda_attention_groups(struct sl_stream *stream, const struct sl_tensor *qkv, int heads,
                            const struct sl_tensor *group_start, int groups, int max_group_rows,
                            const struct sl_tensor *y);
