@@ -5,16 +5,6 @@
 
 enum { WARPS = 4, MOST = 8 }; // elements of a head in one lane: heads of up to 256
 
-static __device__ __forceinline__ float to_float(float x)
-{
-    return x;
-}
-
-static __device__ __forceinline__ float to_float(bf16 x)
-{
-    return __bfloat162float(x);
-}
-
 static __device__ int64_t place_of(const attention_job &job, int b, int head, int token)
 {
     if (!job.is_paged) {

@@ -315,11 +315,6 @@ template <int SIZE, int GROUPS> static void launch(struct sl_stream *stream, con
     }
 }
 
-static int in_words(const void *data, int64_t stride)
-{
-    return stride % 8 == 0 && (uintptr_t)data % 16 == 0;
-}
-
 int cuda_attention_many(struct sl_stream *stream, const struct attention_job *job)
 {
     if (job->is_f32 || job->d > 128 || job->d % 8 != 0 || !in_words(job->q, job->q_stride) ||

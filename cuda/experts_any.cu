@@ -14,16 +14,6 @@ struct any_job {
     int experts, in, out, top_k, is_gated; // gated: of x's rows, with 2 out rows of weights; else of pairs
 };
 
-static __device__ __forceinline__ float to_float(float x)
-{
-    return x;
-}
-
-static __device__ __forceinline__ float to_float(bf16 x)
-{
-    return __bfloat162float(x);
-}
-
 template <typename T> static __device__ float dot(const T *w, const T *x, int n)
 {
     float sum = 0;

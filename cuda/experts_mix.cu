@@ -11,16 +11,6 @@ struct mix_job {
     int columns, top_k;
 };
 
-static __device__ __forceinline__ float to_float(float x)
-{
-    return x;
-}
-
-static __device__ __forceinline__ float to_float(bf16 x)
-{
-    return __bfloat162float(x);
-}
-
 template <typename Out, typename Y> static __global__ void mix_any(const mix_job m)
 {
     let_next_begin();
@@ -81,14 +71,13 @@ void cuda_experts_mix(struct sl_stream *stream, const struct experts_job *job)
     m.columns = job->experts->hidden;
     m.top_k = job->top_k;
     int is_f32 = job->experts->compute == SL_F32;
-    int in_words =
-        !is_f32 && y->dtype == SL_BF16 && m.columns % 8 == 0 && m.y_stride % 8 == 0 && (uintptr_t)m.y % 16 == 0;
-    int threads = in_words ? 64 : 256, each = in_words ? 8 : 1;
+    int words = !is_f32 && y->dtype == SL_BF16 && m.columns % 8 == 0 && in_words(m.y, m.y_stride);
+    int threads = words ? 64 : 256, each = words ? 8 : 1;
     dim3 grid((unsigned)job->rows, (unsigned)((m.columns / each + threads - 1) / threads));
     void (*kernel)(const mix_job) = mix_words;
-    if (!in_words && y->dtype == SL_F32) {
+    if (!words && y->dtype == SL_F32) {
         kernel = is_f32 ? mix_any<float, float> : mix_any<bf16, float>;
-    } else if (!in_words) {
+    } else if (!words) {
         kernel = is_f32 ? mix_any<float, bf16> : mix_any<bf16, bf16>;
     }
     launch_overlapping(stream, kernel, grid, threads, 0, m);

@@ -70,9 +70,9 @@ static __global__ void finish_bf16(const bf16 *x, int64_t x_stride, bf16 *y, int
     ((uint4 *)(y + blockIdx.y * y_stride))[word] = a.word;
 }
 
-static int in_words(const struct sl_tensor *t)
+static int is_words(const struct sl_tensor *t)
 {
-    return t->dtype == SL_BF16 && t->stride[0] % 8 == 0 && (uintptr_t)t->data % 16 == 0;
+    return t->dtype == SL_BF16 && in_words(t->data, t->stride[0]);
 }
 
 void cuda_finish(struct sl_stream *stream, const struct sl_tensor *x, const void *bias, enum sl_dtype bias_type,
@@ -87,7 +87,7 @@ void cuda_finish(struct sl_stream *stream, const struct sl_tensor *x, const void
         if (residual != NULL) {
             added = sl_tensor_rows(residual, first, n);
         }
-        if (residual == NULL && bias == NULL && columns % 8 == 0 && in_words(&from) && in_words(&to)) {
+        if (residual == NULL && bias == NULL && columns % 8 == 0 && is_words(&from) && is_words(&to)) {
             int words = (int)(columns / 8);
             dim3 grid((unsigned)((words + 127) / 128), (unsigned)n);
             finish_bf16<<<grid, 128, 0, stream->native>>>((const bf16 *)from.data, from.stride[0], (bf16 *)to.data,

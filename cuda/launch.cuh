@@ -48,6 +48,22 @@ template <typename Kernel> static int allow_shared(struct sl_stream *stream, Ker
                       "shared memory");
 }
 
+static __device__ __forceinline__ float to_float(float x)
+{
+    return x;
+}
+
+static __device__ __forceinline__ float to_float(bf16 x)
+{
+    return __bfloat162float(x);
+}
+
+// bf16 that can be read and written eight at once. Strides are in elements.
+static inline int in_words(const void *data, int64_t stride)
+{
+    return stride % 8 == 0 && (uintptr_t)data % 16 == 0;
+}
+
 // Eight bf16 in one 16-byte word.
 union eight {
     uint4 word;

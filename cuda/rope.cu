@@ -5,16 +5,6 @@
 
 enum { WARPS = 8, MOST_PAIRS = 512 };
 
-static __device__ __forceinline__ float to_float(float x)
-{
-    return x;
-}
-
-static __device__ __forceinline__ float to_float(bf16 x)
-{
-    return __bfloat162float(x);
-}
-
 // --- the tower: by row and column of the patch ---
 
 // A block for each row: all heads of q and k turn alike. The first quarter of a head's pairs... half of the pairs turn

@@ -13,16 +13,6 @@ struct norm_job {
     float eps;
 };
 
-static __device__ __forceinline__ float to_float(float x)
-{
-    return x;
-}
-
-static __device__ __forceinline__ float to_float(bf16 x)
-{
-    return __bfloat162float(x);
-}
-
 // A block for each row, any size.
 template <typename T> static __global__ void norm_any(const norm_job a)
 {
@@ -96,11 +86,6 @@ static __global__ void norm_words(const norm_job a)
             y[w] = v[k].word;
         }
     }
-}
-
-static int in_words(const void *data, int64_t stride)
-{
-    return stride % 8 == 0 && (uintptr_t)data % 16 == 0;
 }
 
 static void run_norm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,
