@@ -147,7 +147,7 @@ static const struct pace *pace_of(const struct sl_device_info *info)
     return is_gpu(info) ? &gpu_pace : &cpu_pace;
 }
 
-static int64_t tokens_per_window(const struct sl_model_options *options, const struct sl_model *model)
+static int64_t visual_tokens_per_window(const struct sl_model_options *options, const struct sl_model *model)
 {
     int64_t visual = tokens_per_pair(&model->config, options) * options->pairs_per_window;
     int merged = model->config.vision.patch * model->config.vision.merge;
@@ -155,7 +155,31 @@ static int64_t tokens_per_window(const struct sl_model_options *options, const s
     if (options->max_tokens_per_pair == 0 && visual > whole_clip) {
         visual = whole_clip + options->pairs_per_window;
     }
-    return visual + TOKENS_AROUND_PAIR * options->pairs_per_window + TOKENS_OF_REQUEST + options->max_new_tokens;
+    return visual;
+}
+
+static int64_t tokens_per_window(const struct sl_model_options *options, const struct sl_model *model)
+{
+    return visual_tokens_per_window(options, model) + TOKENS_AROUND_PAIR * options->pairs_per_window +
+           TOKENS_OF_REQUEST + options->max_new_tokens;
+}
+
+// The pictures of a window in flight: two to a pair, 3 bytes a pixel (clip.c).
+static int64_t picture_bytes(const struct sl_model_options *options, const struct sl_model *model)
+{
+    int64_t merged = (int64_t)model->config.vision.patch * model->config.vision.merge;
+    return visual_tokens_per_window(options, model) * merged * merged * 2 * 3;
+}
+
+// What is allocated behind the engine: patches and features of one call of the tower (clip.c), the pictures of the
+// window that is being filled, and the surfaces of decoding sessions, as a dozen of them need for HD.
+static int64_t later_bytes(const struct sl_model_options *options, const struct sl_model *model)
+{
+    const struct sl_vision_config *v = &model->config.vision;
+    int64_t patch = (int64_t)v->channels * v->temporal_patch * v->patch * v->patch;
+    int64_t tokens = model->max_patches / ((int64_t)v->merge * v->merge);
+    int64_t elements = model->max_patches * patch + tokens * (1 + v->deepstack_count) * v->out_hidden;
+    return elements * sl_dtype_bytes(model->compute) + picture_bytes(options, model) + ((int64_t)3 << 30);
 }
 
 // What the decoder will take beside its KV pages: weights, the embedding as table and as head, one step's rows twice
@@ -182,16 +206,17 @@ static int plan_sequences(const struct sl_model_options *options, struct sl_mode
     const struct sl_text_config *text = &model->config.text;
     int64_t window = tokens_per_window(options, model);
     int64_t token_bytes = (int64_t)2 * text->layers * text->kv_heads * text->head_dim * sl_dtype_bytes(model->compute);
-    int64_t taken = is_gpu(&info) ? decoder_bytes(model, pace_of(&info)->prefill_rows) : 0;
+    int64_t taken =
+        is_gpu(&info) ? decoder_bytes(model, pace_of(&info)->prefill_rows) + later_bytes(options, model) : 0;
     int64_t room = is_gpu(&info) ? info.free_bytes - taken : info.memory_bytes / 4;
-    int64_t fit = room > 0 ? room / (token_bytes * window) : 0;
+    int64_t each = token_bytes * window + (is_gpu(&info) ? picture_bytes(options, model) : 0);
+    int64_t fit = room > 0 ? room / each : 0;
     if (is_gpu(&info) && fit < 1) {
         const double gib = 1024.0 * 1024 * 1024;
         return sl_fail(error, SL_ERR_MEMORY,
-                       "%s: %.1f GiB are free, the decoder takes %.1f and a window %.2f: a shorter --window, a lower "
-                       "--max-tokens-per-pair or a smaller model would fit",
-                       info.name, (double)info.free_bytes / gib, (double)taken / gib,
-                       (double)(token_bytes * window) / gib);
+                       "%s: %.1f GiB are free, the decoder and work on pictures take %.1f and a window %.2f: a shorter "
+                       "--window, a lower --max-tokens-per-pair or a smaller model would fit",
+                       info.name, (double)info.free_bytes / gib, (double)taken / gib, (double)each / gib);
     }
     int wanted = options->sequences > 0 ? options->sequences : pace_of(&info)->sequences;
     model->sequences = options->deterministic || fit < 1 ? 1 : fit < wanted ? (int)fit : wanted;
