@@ -7,8 +7,8 @@ enum { WARPS = 8, MOST_PAIRS = 512 };
 
 // --- the tower: by row and column of the patch ---
 
-// A block for each row: all heads of q and k turn alike. The first quarter of a head's pairs... half of the pairs turn
-// by the row, the others by the column, each with d / 4 frequencies of base 10000.
+// A block for each row: all heads of q and k turn alike. Half of a head's pairs turn by the row, the others by the
+// column, each with d / 4 frequencies of base 10000.
 template <typename T> static __global__ void rope_2d(T *qkv, int64_t stride, int heads, int d, const int32_t *position)
 {
     __shared__ float cosine[MOST_PAIRS], sine[MOST_PAIRS];
@@ -30,7 +30,7 @@ template <typename T> static __global__ void rope_2d(T *qkv, int64_t stride, int
     }
 }
 
-// bf16 and a multiple of 16 in each half: by eight.
+// bf16, four values of each half at once.
 static __global__ void rope_2d_words(bf16 *qkv, int64_t stride, int heads, int d, const int32_t *position)
 {
     __shared__ __align__(16) float cosine[MOST_PAIRS], sine[MOST_PAIRS];
