@@ -94,6 +94,12 @@ void *cuda_scratch(struct sl_stream *stream, enum cuda_slot slot, int64_t size_b
         code = cudaMalloc(&stream->scratch[slot], (size_t)wanted);
     }
     (void)cudaGetLastError(); // of the first try
+    if (code == cudaErrorMemoryAllocation) {
+        cuda_fail(stream, SL_ERR_MEMORY,
+                  "%s: no %lld MiB are free for a step's intermediate results: a shorter --window, a lower "
+                  "--max-tokens-per-pair or a smaller model would fit",
+                  stream->device->name, (long long)(wanted >> 20));
+    }
     if (!cuda_check(stream, code, "scratch memory")) {
         stream->scratch[slot] = NULL;
         return NULL;
