@@ -2,7 +2,8 @@
 // The table of operations that a device fills in: cpu/ with plain C and oneDNN, cuda/ with kernels and cuBLASLt.
 // Model code (vision/, lm/) is written once, above this table.
 //
-// - Every operation is enqueued on a stream and returns; none waits. The host waits only in `wait` and `fence_wait`.
+// - Every operation is enqueued on a stream and returns. The host waits only in `wait` and `fence_wait`; on a GPU also
+//   in uploads too large to be staged, and where a product's size is new and algorithms are tried.
 //   An operation that fails marks its stream; `wait` and `fence_wait` report the first failure and keep reporting it.
 // - A stream is used by one thread at a time; different streams by different threads at once. Other calls: any thread.
 // - Tensors are views and own nothing. `data` is a device address: only the device follows it.
