@@ -497,7 +497,7 @@ int sl_cuda_count(struct sl_error *why)
         (void)cudaGetLastError();
         sl_fail(why, SL_ERR_DEVICE, "no NVIDIA GPU can be used: %s",
                 code == cudaSuccess                   ? "there is none"
-                : code == cudaErrorInsufficientDriver ? "there is no driver, or one older than CUDA 13.0 needs"
+                : code == cudaErrorInsufficientDriver ? "the driver is missing, or older than this program's CUDA"
                                                       : cudaGetErrorString(code));
         return 0;
     }
