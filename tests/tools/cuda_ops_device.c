@@ -127,6 +127,9 @@ static void check_graph(struct bench *b, int64_t rows, int64_t in, int64_t out)
     struct operand normed = operand_output(b, b->type, rows, in), y = operand_output(b, b->type, rows, out / 2);
     struct sl_graph *graph = NULL;
     int capturing = ops->graph_begin(b->stream);
+    if (!capturing && ops->native_context(b->dut) != NULL) {
+        judge_plain(b, 0, "graph_begin", "a GPU captures nothing");
+    }
     ops->rmsnorm_linear(b->stream, &x.dut, &norm.dut, 1e-6f, &normed.dut, layer.dut, SL_EPILOGUE_SILU_GATE, &y.dut);
     if (capturing && !ops->graph_end(b->stream, &graph)) {
         judge_plain(b, 0, "graph_end", "nothing was captured");

@@ -346,6 +346,9 @@ static void check_graph(struct bench *b, const struct mixture_shape *shape, int6
     struct sl_tensor expert, weight;
     struct sl_graph *graph = NULL;
     int capturing = ops->graph_begin(b->stream);
+    if (!capturing && ops->native_context(b->dut) != NULL) {
+        judge_plain(b, 0, "graph_begin", "a GPU captures nothing");
+    }
     ops->route(b->stream, &logits.dut, 1, &sent.expert.dut, &sent.weight.dut);
     ops->experts(b->stream, m.dut, &x.dut, &sent.expert.dut, &sent.weight.dut, &y.dut);
     if (capturing && !ops->graph_end(b->stream, &graph)) {
