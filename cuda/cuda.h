@@ -5,8 +5,8 @@
 
 #include "core/device.h"
 
-// GPUs that there are, or 0 if none can be used: without a driver, a GPU of the kind that the kernels are built for, or
-// cuBLASLt. `why` (may be NULL) then says in one line what is missing.
+// GPUs that can be used. 0: there is no driver, or no GPU. Negative: there is one, but not of the kind that the kernels
+// are built for, or without cuBLASLt. In both cases `why` (may be NULL) says in one line what is missing.
 int sl_cuda_count(struct sl_error *why);
 
 // Opens GPU `index`. SL_ERR_DEVICE when there is none such, the driver is too old, the GPU is not of the kind that the

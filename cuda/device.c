@@ -505,9 +505,9 @@ int sl_cuda_count(struct sl_error *why)
         sl_fail(why, SL_ERR_DEVICE,
                 "no NVIDIA GPU can be used: the kernels are built for compute capability 9.0 (H100, "
                 "H200), and there is none such");
-        return 0;
+        return -1;
     }
-    return cuda_blas_available(why) ? count : 0;
+    return cuda_blas_available(why) ? count : -1;
 }
 
 static int describe(struct cuda_device *device, struct sl_error *error)
@@ -533,7 +533,7 @@ int sl_cuda_create(int index, int deterministic, struct sl_device **out, struct 
     int count = sl_cuda_count(&why);
     *out = NULL;
     if (index < 0 || index >= count) {
-        return count == 0 ? sl_fail(error, SL_ERR_DEVICE, "%s", why.text)
+        return count <= 0 ? sl_fail(error, SL_ERR_DEVICE, "%s", why.text)
                           : sl_fail(error, SL_ERR_DEVICE, "cuda:%d: there are only %d GPUs, from 0 on", index, count);
     }
     struct cuda_device *device = calloc(1, sizeof *device);

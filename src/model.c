@@ -34,9 +34,15 @@ static int open_cuda(int index, int deterministic, struct sl_device **out, struc
     return sl_cuda_create(index, deterministic, out, error);
 }
 
+// Who has a GPU and gets the CPU is told why.
 static int gpu_is_here(void)
 {
-    return sl_cuda_count(NULL) > 0;
+    struct sl_error why = {0};
+    int count = sl_cuda_count(&why);
+    if (count < 0) {
+        fprintf(stderr, "scenelog: %s; the CPU is used\n", why.text);
+    }
+    return count > 0;
 }
 #else
 static int open_cuda(int index, int deterministic, struct sl_device **out, struct sl_error *error)
