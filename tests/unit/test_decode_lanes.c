@@ -409,6 +409,7 @@ static void refreshed_bit_by_bit(void **state)
 {
     (void)state;
     if (!clip_encoder_exists("libx264")) {
+        print_message("this FFmpeg has no libx264\n");
         skip();
     }
     struct clip clip = plain_clip("refresh.mkv");
