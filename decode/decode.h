@@ -10,7 +10,8 @@
 // counts and the end are those that one session gives: every part is watched, and where anything is not as it should be
 // (a loss, damage, a time out of order, a part that does not begin with the picture at which the one before ended) one
 // session goes on alone from there. Each lane is at most two parts ahead, and holds at most 32 pictures that samples
-// show, fewer when they are large (128 MiB, but at least 4). Where a file cannot be cut, one session reads it.
+// show, fewer when they are large (128 MiB, but at least 4). Where a file cannot be cut, one session reads it. Lanes on
+// the GPU and on the CPU may share a file: a codec says exactly what its pictures are, and the seams are checked.
 //
 // Skipping. With skip_unneeded lanes (one at least) do not decode pictures of H.264 and HEVC that no other refers to
 // and that are not on screen at any sample. The samples stay what they are: where a picture that was decoded does not
@@ -61,6 +62,7 @@ struct sl_source_options {
     int64_t from_us, to_us;   // samples with from_us <= sample_us < to_us; SL_NO_TIME: open end
     int threads;              // decoder threads, 64 at most are used; 0: one for each core
     int lanes;                // sessions that decode parts of a file side by side; 0 or 1: one for all of it
+    int cpu_lanes;            // beside those, on one CPU core each, when the others decode on a GPU
     int skip_unneeded;        // 1: pictures that no sample shows and no picture refers to need not be decoded
     struct sl_source_gpu gpu;
     int64_t open_timeout_us; // longest wait while opening; 0: none

@@ -7,12 +7,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include <libavutil/adler32.h>
 #include <libavutil/cpu.h>
-#include <libavutil/hwcontext.h>
 #include <libavutil/imgutils.h>
-#include <libavutil/pixdesc.h>
 
+#include "decode/checksum.h"
 #include "decode/cuts.h"
 #include "decode/grid.h"
 #include "decode/session.h"
@@ -65,6 +63,7 @@ struct sl_lanes {
     const char *path;
     const struct sl_source_options *options; // the caller's
     struct sl_source_options own;            // the lanes'
+    struct sl_source_options beside;         // of those that decode on the CPU beside a GPU
     struct sl_cuts cuts;                     // part p begins at cut p - 1
     int room;                                // pictures that each lane may hold
     struct lane *lanes;
@@ -188,34 +187,6 @@ static int hand_on(struct part *part, int64_t index, int is_new)
     return done;
 }
 
-// Of a picture's samples, its size and its format. 0 if they cannot be had.
-static int checksum(const AVFrame *picture, uint32_t *sum)
-{
-    AVFrame *host = NULL;
-    if (picture->hw_frames_ctx != NULL) {
-        host = av_frame_alloc();
-        if (host == NULL || av_hwframe_transfer_data(host, picture, 0) < 0) {
-            av_frame_free(&host);
-            return 0;
-        }
-    }
-    const AVFrame *planes = host != NULL ? host : picture;
-    const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(planes->format);
-    uint32_t what[3] = {(uint32_t)picture->width, (uint32_t)picture->height, (uint32_t)planes->format};
-    AVAdler adler = av_adler32_update(1, (const uint8_t *)what, sizeof what);
-    for (int i = 0; d != NULL && i < av_pix_fmt_count_planes(planes->format); i++) {
-        int bytes = av_image_get_linesize(planes->format, picture->width, i);
-        // Rounded down, as copies from a GPU are.
-        int lines = i == 1 || i == 2 ? picture->height >> d->log2_chroma_h : picture->height;
-        for (int y = 0; bytes > 0 && y < lines; y++) {
-            adler = av_adler32_update(adler, planes->data[i] + (int64_t)y * planes->linesize[i], (size_t)bytes);
-        }
-    }
-    *sum = (uint32_t)adler;
-    av_frame_free(&host);
-    return d != NULL;
-}
-
 // 1 if the lane stands before the part's first sample.
 static int begin_part(struct part *part)
 {
@@ -223,7 +194,8 @@ static int begin_part(struct part *part)
     struct sl_lanes *all = lane->all;
     struct sl_session *session = &lane->session;
     if (!lane->is_open) {
-        lane->is_open = sl_session_open(session, all->path, &all->own, lane->number, NULL) == SL_OK;
+        const struct sl_source_options *options = lane->number < all->own.lanes ? &all->own : &all->beside;
+        lane->is_open = sl_session_open(session, all->path, options, lane->number, NULL) == SL_OK;
     }
     int64_t next_us = SL_NO_TIME, start_us = SL_NO_TIME;
     uint32_t sum = 0;
@@ -236,7 +208,7 @@ static int begin_part(struct part *part)
         found = sl_session_go_to_start(session, NULL) == SL_OK;
     } else if (found) {
         found = sl_session_begin(session, all->cuts.seek_us[part->number - 1], &start_us, NULL) == 1 &&
-                checksum(session->ahead.frame, &sum);
+                sl_checksum(session->ahead.frame, &sum);
         session->index = sl_grid_first(&all->own, start_us);
     }
     session->to_us = is_last ? all->own.to_us : next_us;
@@ -275,7 +247,7 @@ static int decode_part(struct part *part)
         return sl_session_is_clean(session);
     }
     return sl_session_reach(session, part->next_us, NULL) == 1 && sl_session_is_clean(session) &&
-           checksum(session->ahead.frame, &part->next_sum);
+           sl_checksum(session->ahead.frame, &part->next_sum);
 }
 
 static void end_part(struct part *part, int is_whole)
@@ -326,10 +298,10 @@ static int64_t part_length_us(const struct sl_source_options *options, int room)
     return length_us > least_us ? length_us : least_us;
 }
 
-static int lane_threads(const struct sl_source_options *options)
+static int lane_threads(const struct sl_source_options *options, int lanes)
 {
     int threads = options->threads > 0 ? options->threads : av_cpu_count();
-    return options->lanes < 2 ? threads : threads > options->lanes ? threads / options->lanes : 1;
+    return threads > lanes ? threads / lanes : 1;
 }
 
 static struct sl_lanes *new_lanes(const char *path, const struct sl_source_options *options, int room,
@@ -342,11 +314,15 @@ static struct sl_lanes *new_lanes(const char *path, const struct sl_source_optio
     made->path = path;
     made->options = options;
     made->own = *options;
-    made->lane_count = options->lanes > 1 ? options->lanes : 1;
-    made->own.threads = lane_threads(options);
+    made->own.lanes = options->lanes > 1 ? options->lanes : 1;
+    made->lane_count = made->own.lanes + options->cpu_lanes;
+    made->own.threads = lane_threads(options, made->lane_count);
     made->own.interrupted = lanes_must_stop;
     made->own.note = NULL; // what is to be noted is odd, and the session that takes over says it
     made->own.ctx = made;
+    made->beside = made->own;
+    made->beside.gpu.context = NULL;
+    made->beside.threads = 1;
     made->cuts = *cuts;
     made->room = room;
     made->odd = INT_MAX;

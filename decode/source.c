@@ -48,9 +48,10 @@ static int check_options(const char *path, const struct sl_source_options *optio
     if (options->threads < 0) {
         return sl_fail(error, SL_ERR_USAGE, "%s: %d decoder threads are less than none", path, options->threads);
     }
-    if (options->lanes < 0 || options->lanes > SL_LANES_MAX) {
-        return sl_fail(error, SL_ERR_USAGE, "%s: %d decoding lanes are not between 0 and %d", path, options->lanes,
-                       SL_LANES_MAX);
+    if (options->lanes < 0 || options->lanes > SL_LANES_MAX || options->cpu_lanes < 0 ||
+        options->cpu_lanes > SL_LANES_MAX) {
+        return sl_fail(error, SL_ERR_USAGE, "%s: %d and %d decoding lanes are not between 0 and %d", path,
+                       options->lanes, options->cpu_lanes, SL_LANES_MAX);
     }
     return SL_OK;
 }
@@ -120,7 +121,8 @@ static int open_source(struct sl_source *source, const char *path, struct sl_err
         return status;
     }
     say_refusal(source);
-    if ((options->lanes > 1 || options->skip_unneeded) && sl_cuts_are_possible(&source->session.input)) {
+    if ((options->lanes > 1 || options->cpu_lanes > 0 || options->skip_unneeded) &&
+        sl_cuts_are_possible(&source->session.input)) {
         sl_session_read_index(&source->session);
         status = sl_lanes_start(source->path, options, &source->session.input, &source->lanes, error);
     }

@@ -62,6 +62,7 @@ static struct sl_pipeline job_of(struct bench *b)
                                 .threads = b->o->model.threads,
                                 .decoder = b->o->decoder,
                                 .decode_lanes = b->o->decode_lanes,
+                                .decode_cpu_lanes = b->o->decode_cpu_lanes,
                                 .decode_all = b->o->decode_all,
                                 .gpu_index = b->o->gpu_index,
                                 .context = b,

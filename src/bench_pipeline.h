@@ -13,7 +13,7 @@ struct sl_bench_pipeline_options {
     struct sl_window_rules rules;
     int64_t from_us, to_us;
     enum sl_decoder decoder; // these three as in struct sl_pipeline
-    int decode_lanes, gpu_index, decode_all;
+    int decode_lanes, decode_cpu_lanes, gpu_index, decode_all;
     int64_t repeat; // measurements of each stage alone
 };
 

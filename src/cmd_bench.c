@@ -204,9 +204,7 @@ static int set_pipeline_option(struct options *o, int option, const char *text, 
     case OPT_DECODER:
         return set_decoder(&o->pipeline, text, e);
     case OPT_LANES:
-        status = sl_option_int("--decode-lanes", text, 1, SL_LANES_MAX, &number, e);
-        o->pipeline.decode_lanes = (int)number;
-        return status;
+        return sl_option_lanes(text, &o->pipeline.decode_lanes, &o->pipeline.decode_cpu_lanes, e);
     case OPT_DECODE_ALL:
         o->pipeline.decode_all = 1;
         return SL_OK;

@@ -53,7 +53,7 @@ static const char help_index[] =
     "      --device D             auto, cpu, cuda or cuda:N\n"
     "      --threads N            CPU threads (all cores)\n"
     "      --decoder D            auto, cpu or nvdec; auto: where the model runs\n"
-    "      --decode-lanes N       parts of one file decoded side by side (nvdec 12, cpu 1)\n"
+    "      --decode-lanes N[+M]   parts of one file decoded side by side (nvdec 12, cpu 1), and M more on the CPU\n"
     "      --progress FORM        auto, plain, json or none; on standard error\n";
 
 static const char help_watch[] =
@@ -145,7 +145,7 @@ static const char help_bench[] =
     "      --pipeline FILE        file to index (a temporary one), then each stage alone, and the one that binds\n"
     "      --output-tokens N      of each window's answer, exactly (60)\n"
     "      --window T, --fps RATE, --max-tokens-per-pair N, --from T, --to T, --decoder D,\n"
-    "      --decode-lanes N       as for index\n"
+    "      --decode-lanes N[+M]   as for index\n"
     "      --decode-all           lanes decode pictures that nobody needs, too\n"
     "With random weights the tokenizer of -m DIR (the demo model) lays out the prompts.\n"
     "\n"

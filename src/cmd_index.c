@@ -23,7 +23,8 @@ struct options {
     struct sl_window_rules rules;
     int64_t from_us, to_us, wall_start_us;
     int wall_from_metadata;
-    int64_t threads, decode_lanes;
+    int64_t threads;
+    int decode_lanes, decode_cpu_lanes;
     enum sl_decoder decoder;
     int model_chosen, deterministic, force;
     enum sl_progress_form progress;
@@ -199,7 +200,7 @@ static int set_option(struct options *o, int option, const char *text, struct sl
     case OPT_DECODER:
         return set_decoder(o, text, e);
     case OPT_LANES:
-        return sl_option_int("--decode-lanes", text, 1, SL_LANES_MAX, &o->decode_lanes, e);
+        return sl_option_lanes(text, &o->decode_lanes, &o->decode_cpu_lanes, e);
     case OPT_FORCE:
         o->force = 1;
         return SL_OK;
@@ -379,7 +380,8 @@ static int index_file(struct session *s, const char *path, struct sl_error *e)
         .force = o->force,
         .threads = (int)o->threads,
         .decoder = o->decoder,
-        .decode_lanes = (int)o->decode_lanes,
+        .decode_lanes = o->decode_lanes,
+        .decode_cpu_lanes = o->decode_cpu_lanes,
         .gpu_index = strncmp(o->device, "cuda:", 5) == 0 ? atoi(o->device + 5) : 0,
         .context = s,
         .interrupted = interrupted,

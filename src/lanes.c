@@ -20,7 +20,8 @@ int sl_lanes_open(const struct sl_pipeline *job, struct sl_lanes *lanes, struct 
     options->fps_den = job->rules->fps_den;
     options->threads = job->threads;
     options->lanes = job->decode_lanes > 0 ? job->decode_lanes : context != NULL ? NVDEC_LANES : 1;
-    options->skip_unneeded = options->lanes > 1 && !job->decode_all;
+    options->cpu_lanes = job->decode_cpu_lanes;
+    options->skip_unneeded = options->lanes + options->cpu_lanes > 1 && !job->decode_all;
     if (context == NULL) {
         return SL_OK;
     }

@@ -10,6 +10,7 @@
 
 #include "config.h"
 #include "core/time.h"
+#include "decode/decode.h"
 
 int sl_option_int(const char *name, const char *text, int64_t min, int64_t max, int64_t *out, struct sl_error *error)
 {
@@ -98,6 +99,23 @@ int sl_option_span(const char *name, const char *text, int64_t *out_us, struct s
         return sl_fail_at(error, "%s", name);
     }
     return *out_us < 0 ? sl_fail(error, SL_ERR_USAGE, "%s %s: must not be negative", name, text) : SL_OK;
+}
+
+int sl_option_lanes(const char *text, int *lanes, int *cpu_lanes, struct sl_error *error)
+{
+    int length = 0;
+    *cpu_lanes = 0;
+    int valid = sscanf(text, "%d%n", lanes, &length) == 1;
+    if (valid && text[length] == '+') {
+        const char *beside = text + length + 1;
+        valid = sscanf(beside, "%d%n", cpu_lanes, &length) == 1 && *cpu_lanes >= 1 && beside[length] == 0;
+    } else {
+        valid = valid && text[length] == 0;
+    }
+    return valid && *lanes >= 1 && *lanes <= SL_LANES_MAX && *cpu_lanes <= SL_LANES_MAX
+               ? SL_OK
+               : sl_fail(error, SL_ERR_USAGE, "--decode-lanes %s: must be a number from 1 to %d, or two such as 12+8",
+                         text, SL_LANES_MAX);
 }
 
 int sl_option_file(const char *name, const char *path, int64_t max_bytes, char **out, struct sl_error *error)

@@ -40,6 +40,7 @@ struct sl_pipeline {
     int threads;             // decoder threads
     enum sl_decoder decoder; // where pictures are decoded
     int decode_lanes;        // sessions that decode one file side by side; 0: as many as suit the decoder
+    int decode_cpu_lanes;    // beside those on the GPU, on the CPU
     int decode_all;          // 1: also pictures that no sample needs (for measuring)
     int gpu_index;           // the ordinal of the model's device, if that is a GPU
     void *context;

@@ -193,11 +193,17 @@ static int read_file(struct tool *t, const char *path, struct sl_error *error)
 static int parse(int argc, char **argv, struct tool *t)
 {
     static const struct option long_options[] = {
-        {"fps", required_argument, NULL, 'f'},  {"lanes", required_argument, NULL, 'l'},
-        {"from", required_argument, NULL, 'a'}, {"threads", required_argument, NULL, 't'},
-        {"to", required_argument, NULL, 'b'},   {"cuda", no_argument, NULL, 'c'},
-        {"skip", no_argument, NULL, 's'},       {"hash", no_argument, NULL, 'h'},
-        {"quiet", no_argument, NULL, 'q'},      {NULL, 0, NULL, 0},
+        {"fps", required_argument, NULL, 'f'},
+        {"lanes", required_argument, NULL, 'l'},
+        {"from", required_argument, NULL, 'a'},
+        {"threads", required_argument, NULL, 't'},
+        {"to", required_argument, NULL, 'b'},
+        {"cuda", no_argument, NULL, 'c'},
+        {"skip", no_argument, NULL, 's'},
+        {"hash", no_argument, NULL, 'h'},
+        {"quiet", no_argument, NULL, 'q'},
+        {"cpu-lanes", required_argument, NULL, 'm'},
+        {NULL, 0, NULL, 0},
     };
     int option = 0;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -207,6 +213,9 @@ static int parse(int argc, char **argv, struct tool *t)
             break;
         case 'l':
             t->options.lanes = atoi(optarg); // too many are refused by the source
+            break;
+        case 'm':
+            t->options.cpu_lanes = atoi(optarg);
             break;
         case 't':
             t->options.threads = atoi(optarg);
@@ -243,9 +252,9 @@ int main(int argc, char **argv)
     sl_source_defaults(&tool.options);
     tool.options.note = note;
     if (!parse(argc, argv, &tool)) {
-        fprintf(stderr,
-                "usage: sl-samples [--fps N] [--lanes N] [--threads N] [--from S] [--to S] [--skip] [--cuda] [--hash]"
-                " [--quiet] FILE\n");
+        fprintf(stderr, "usage: sl-samples [--fps N] [--lanes N] [--cpu-lanes N] [--threads N] [--from S] [--to S] "
+                        "[--skip] [--cuda] [--hash]"
+                        " [--quiet] FILE\n");
         return 2;
     }
     av_log_set_level(AV_LOG_QUIET);

@@ -82,11 +82,13 @@ static void take_holes(struct sl_source *source, struct reading *r)
     }
 }
 
+// An odd number of lanes is one, and the others beside it.
 static struct reading *read_all(const char *path, struct sl_source_options options, int lanes, int skip)
 {
     struct reading *r = calloc(1, sizeof *r);
     assert_non_null(r);
-    options.lanes = lanes;
+    options.cpu_lanes = lanes % 2 == 1 ? lanes - 1 : 0;
+    options.lanes = lanes - options.cpu_lanes;
     options.skip_unneeded = skip;
     options.threads = 1;
     options.note = take_note;
