@@ -31,6 +31,7 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--trace", required=True)
     parser.add_argument("--config", action="append", help="config.json of a shape [samples/configs: 2b, 4b, 8b]")
+    parser.add_argument("--layers", type=int, help="of the decoder, the first so many [all]; for what is too large")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--size", type=qwen.size, default=(640, 352))
@@ -120,7 +121,7 @@ def continuation(ours, reference):
 
 
 def report(args, name, ours_errors, their_errors, sure, equal):
-    print(f"\n{name}: {args.pairs} pairs of {args.size[0]}x{args.size[1]}, {args.trials} trials; errors against float32")
+    print(f"\n{name}{f', {args.layers} layers' if args.layers else ''}: {args.pairs} pairs of {args.size[0]}x{args.size[1]}, {args.trials} trials; errors against float32")
     print(f"{'':<14}{'scenelog':>12}{'transformers':>14}{'ratio':>8}")
     good = sure == equal
     for stage in their_errors.sums:
@@ -137,7 +138,7 @@ def report(args, name, ours_errors, their_errors, sure, equal):
 @torch.no_grad()
 def check(args, path):
     start = time.monotonic()
-    config = qwen.read_config(path)
+    config = qwen.read_config(path, args.layers)
     model = qwen.create_model(config, args.device, torch.float32)
     qwen.randomise(model, args.seed)
     folder = work_folder(args, 2 * sum(p.numel() for p in model.parameters()))

@@ -13,7 +13,8 @@ import warnings
 
 import torch
 from safetensors.torch import save_file
-from transformers import DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLMoeConfig,
+                          Qwen3VLMoeForConditionalGeneration)
 
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "samples/demo-model"
 TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "video_preprocessor_config.json"]
@@ -21,9 +22,16 @@ TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "mer
 warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def read_config(path):
-    """A config.json's content, with the demo tokenizer's special tokens in it: random weights do not mind."""
+def is_sparse(config):
+    return "num_experts" in config["text_config"]
+
+
+def read_config(path, layers=None):
+    """A config.json's content, with the demo tokenizer's special tokens in it: random weights do not mind. With `layers`
+    the decoder has only the first so many."""
     config = json.loads(pathlib.Path(path).read_text())
+    if layers:
+        config["text_config"]["num_hidden_layers"] = layers
     demo = json.loads((DEMO / "config.json").read_text())
     for key in ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"]:
         config[key] = demo[key]
@@ -58,10 +66,16 @@ def without_initialisation():
 
 def create_model(config, device, dtype):
     """Not initialised. What is computed from the configuration (frequencies) stays float32, as after loading."""
-    shape = Qwen3VLConfig.from_dict(copy.deepcopy(config))  # which it changes
+    kinds = [(Qwen3VLConfig, Qwen3VLForConditionalGeneration), (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration)]
+    shape_of, kind = kinds[is_sparse(config)]
+    shape = shape_of.from_dict(copy.deepcopy(config))  # which it changes
     shape._attn_implementation = "sdpa"
     with without_initialisation(), torch.device(device):
-        model = Qwen3VLForConditionalGeneration(shape).eval()
+        torch.set_default_dtype(dtype)  # experts in float32 and then in bfloat16 would not fit
+        model = kind(shape).eval()
+        torch.set_default_dtype(torch.float32)
+    if dtype == torch.float32 and is_sparse(config):
+        model.set_experts_implementation("eager")  # grouped products know bfloat16 alone
     cast_parameters(model, dtype)
     model.tie_weights()
     return model.requires_grad_(False)
@@ -84,6 +98,8 @@ def fill(name, parameter, generator):
         # Some words are much likelier than others, so that the best is often sure.
         share = torch.rand(parameter.shape[0], 1, generator=generator, device=parameter.device)
         noise *= 0.02 * share.clamp(min=1e-7) ** -0.25
+    elif ".experts." in name:  # of all experts, [expert, out, in]
+        noise *= parameter.shape[-1] ** -0.5
     else:
         noise *= parameter[0].numel() ** -0.5
     parameter.copy_(noise.bfloat16())

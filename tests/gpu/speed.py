@@ -33,6 +33,7 @@ def arguments():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--size", type=qwen.size, default=(640, 352))
+    parser.add_argument("--prompt-tokens", type=int, help="time a prompt of so many tokens without pictures, too")
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--batches", default="1", help="of decoding, as 1,8,32")
     parser.add_argument("--steps", type=int, default=64, help="of decoding")
@@ -114,6 +115,11 @@ def time_transformers(args, config):
     figures = {"vision_ms": 1e3 * median_seconds(args, lambda: qwen.tower(model, patches, grid))}
     figures["prefill_ms"] = 1e3 * median_seconds(args, whole_prefill)
     figures["prefill_tokens"] = ids.shape[1]
+    if args.prompt_tokens:
+        text = torch.randint(0, 400, (1, args.prompt_tokens), device=args.device)
+        places = torch.arange(args.prompt_tokens, device=args.device).expand(3, 1, -1)
+        figures["text_prefill_ms"] = 1e3 * median_seconds(
+            args, lambda: qwen.decode(model, qwen.new_cache(model), places, ids=text))
     for batch in batches(args):
         figures[f"decode_{batch}"] = decode_rate(args, model, batch)
     return figures
@@ -136,6 +142,8 @@ def decode_figures(bench):
 def time_scenelog(args, path):
     options = ["--device", args.device, "--pairs", str(args.pairs), "--size", f"{args.size[0]}x{args.size[1]}",
                "--context", str(args.context), "--batch", args.batches, "--only", "vision,prefill,decode"]
+    if args.prompt_tokens:
+        options += ["--prompt-tokens", str(args.prompt_tokens)]
     if args.bench_options is not None:
         options = args.bench_options.split()
     command = [args.scenelog, "bench", "--config", path, "--random", "--json", *options]
@@ -143,7 +151,7 @@ def time_scenelog(args, path):
     if done.returncode != 0:
         sys.exit(f"speed.py: {' '.join(map(str, command))}: exit status {done.returncode}")
     bench = json.loads(done.stdout)
-    figures = {key: bench.get(key) for key in ["vision_ms", "prefill_ms", "prefill_tokens"]}
+    figures = {key: bench.get(key) for key in ["vision_ms", "prefill_ms", "prefill_tokens", "text_prefill_ms"]}
     figures |= {f"decode_{batch}": rate for batch, rate in decode_figures(bench).items()}
     return figures
 
@@ -169,6 +177,8 @@ def report(args, name, ours, theirs):
             print(f"{'  prompt of ' + label:<34}{figures['prefill_tokens']:>12.0f} tokens in "
                   f"{figures['prefill_ms']:.1f} ms")
     row("prefill with vision, tok/s", ours.get("prefill_rate"), theirs.get("prefill_rate"), True)
+    if args.prompt_tokens:
+        row(f"prefill, {args.prompt_tokens} tokens of text, ms", ours.get("text_prefill_ms"), theirs["text_prefill_ms"], False)
     for batch in batches(args):
         key = f"decode_{batch}"
         row(f"decode, batch {batch}, {args.context} cached, tok/s", ours.get(key), theirs[key], True)
