@@ -22,6 +22,8 @@ struct attention_job {
 
 // Any type and size, slowly. attention_any.cu
 void cuda_attention_any(struct sl_stream *stream, const struct attention_job *job);
+// bf16, paged, heads of 128, many rows. 0: not for this job. attention_long.cu
+int cuda_attention_long(struct sl_stream *stream, const struct attention_job *job);
 // bf16, many rows. 0: not for this job. attention_many.cu
 int cuda_attention_many(struct sl_stream *stream, const struct attention_job *job);
 // bf16, paged: the sequences that have one row. 0: not for this job. attention_few.cu
