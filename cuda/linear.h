@@ -3,7 +3,7 @@
 #ifndef SL_CUDA_LINEAR_H
 #define SL_CUDA_LINEAR_H
 
-#include "cuda/internal.h"
+#include "cuda/ahead.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -15,6 +15,8 @@ struct sl_linear {
     int64_t out, in;
     void *weight; // [out, in], compute type
     void *bias;   // [out], compute type; NULL: none
+    struct cuda_ahead next;
+    struct cuda_ahead *named_by; // whose `next` this is; NULL: none's
 };
 
 // 1 when cuBLASLt's library can be opened; else `why`.
