@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Experts with many rows: for each tile of up to 128 rows of one expert a block for every 256 rows of its weights, on
 // the tensor cores. For gate and up these are 128 of each that belong together, so that silu(gate) * up is all that is
-// written. A warpgroup takes 64 of the rows.
+// written.
 //
-// Inputs come 64 at a time through four stages of shared memory: one is multiplied, the one before may still be, two
-// are on their way.
+// One warpgroup brings inputs, 64 at a time, through four stages of shared memory; two multiply, each for 64 of the
+// rows, or one where there are no more. They meet at barriers in shared memory alone.
 #include "cuda/act.cuh"
+#include "cuda/barrier.cuh"
 #include "cuda/experts.h"
 #include "cuda/warpgroup.cuh"
 
@@ -15,8 +16,9 @@ enum {
     STEP = 64,
     UNITS = STEP / 8,
     STAGES = 4,
-    THREADS = 2 * ROWS,
-    APART = THREADS / UNITS // rows between those that a thread copies
+    READERS = 2, // warpgroups that multiply
+    THREADS = 128 * (READERS + 1),
+    APART = 128 / UNITS // rows between those that a thread copies
 };
 
 struct many_job {
@@ -31,10 +33,25 @@ struct stage {
     uint4 x[ROWS * UNITS], weight[COLUMNS * UNITS]; // a panel each
 };
 
+struct many_tiles {
+    stage stages[STAGES]; // later the result, row by row
+    uint64_t full[STAGES], free[STAGES];
+};
+
+static __device__ __forceinline__ int parity_of(int step)
+{
+    return step / STAGES % 2;
+}
+
+// ---- The warpgroup that brings
+
 // What a thread copies in every step: one unit of some rows of x and of the weights; eight lanes take a row.
 struct sources {
-    const bf16 *x[ROWS / APART], *weight[COLUMNS / APART]; // NULL: a row of zeros
-    int row, unit;                                         // of the tile
+    const bf16 *x[ROWS / APART]; // NULL: a row of zeros
+    const bf16 *weight[2];       // of the first row, and of the first in the tile's second half
+    int64_t apart;               // elements between rows of weights that a thread copies
+    int columns;                 // of the weights, from the thread's first row on
+    int row, unit;               // of the tile
 };
 
 template <bool GATED>
@@ -52,31 +69,48 @@ static __device__ __forceinline__ void find_sources(const many_job &m, const exp
         }
     }
     const bf16 *weight = m.weight + (int64_t)t.expert * (GATED ? 2 : 1) * m.out * m.in;
-#pragma unroll
-    for (int j = 0; j < COLUMNS / APART; j++) {
-        int n = s.row + j * APART, is_up = GATED && n >= COLUMNS / 2, column = column0 + n - (is_up ? COLUMNS / 2 : 0);
-        s.weight[j] = NULL;
-        if (column < m.out) {
-            s.weight[j] = weight + (int64_t)(column + (is_up ? m.out : 0)) * m.in + 8 * s.unit;
-        }
-    }
+    s.weight[0] = weight + (int64_t)(column0 + s.row) * m.in + 8 * s.unit;
+    s.weight[1] = s.weight[0] + (int64_t)(GATED ? m.out : COLUMNS / 2) * m.in;
+    s.apart = (int64_t)APART * m.in;
+    s.columns = m.out - column0 - s.row;
 }
 
 // Inputs from k on.
+template <bool GATED>
 static __device__ __forceinline__ void bring(stage &to, const many_job &m, const sources &s, int k)
 {
     int is_input = k + 8 * s.unit < m.in;
+    uint32_t x = shared_address(to.x + place_of(s.row, s.unit, ROWS));
+    uint32_t weight = shared_address(to.weight + place_of(s.row, s.unit, COLUMNS));
 #pragma unroll
     for (int j = 0; j < ROWS / APART; j++) {
         int valid = is_input && s.x[j] != NULL;
-        copy_async(to.x + place_of(s.row + j * APART, s.unit, ROWS), valid ? s.x[j] + k : m.x, valid);
+        copy_to_shared(x + j * APART * UNITS * 16, valid ? s.x[j] + k : m.x, valid);
     }
+    const int half = COLUMNS / 2 / APART;
 #pragma unroll
-    for (int j = 0; j < COLUMNS / APART; j++) {
-        int valid = is_input && s.weight[j] != NULL;
-        copy_async(to.weight + place_of(s.row + j * APART, s.unit, COLUMNS), valid ? s.weight[j] + k : m.weight, valid);
+    for (int j = 0; j < 2 * half; j++) {
+        int valid = is_input && (GATED ? j % half : j) * APART < s.columns;
+        const bf16 *from = s.weight[j / half] + j % half * s.apart + k;
+        copy_to_shared(weight + j * APART * UNITS * 16, valid ? from : m.weight, valid);
     }
 }
+
+template <bool GATED>
+static __device__ __forceinline__ void bring_all(const many_job &m, many_tiles &tiles, const experts_tile &t,
+                                                 int column0, int steps)
+{
+    sources s;
+    find_sources<GATED>(m, t, column0, s);
+    for (int step = 0; step < steps; step++) {
+        int at = step % STAGES;
+        barrier_wait(&tiles.free[at], parity_of(step) ^ 1);
+        bring<GATED>(tiles.stages[at], m, s, step * STEP);
+        barrier_arrive_with_copies(&tiles.full[at]);
+    }
+}
+
+// ---- Those that multiply
 
 // One step for the warpgroup's 64 rows; goes on by itself until waited for.
 static __device__ __forceinline__ void multiply(float (&d)[COLUMNS / 2], const stage &s, int group, int accumulate)
@@ -97,7 +131,7 @@ static __device__ __forceinline__ void put(const many_job &m, const experts_tile
                                            const float (&d)[COLUMNS / 2], uint4 *to)
 {
     const int units = GATED ? COLUMNS / 16 : COLUMNS / 8;
-    int lane = threadIdx.x % 32, begin = threadIdx.x / 32 * 16;
+    int lane = threadIdx.x % 32, begin = (threadIdx.x / 32 - 4) * 16;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int own = begin + lane / 4 + 8 * half;
@@ -125,10 +159,36 @@ static __device__ __forceinline__ void put(const many_job &m, const experts_tile
     }
 }
 
+static __device__ __forceinline__ void multiply_all(float (&d)[COLUMNS / 2], many_tiles &tiles, int reader, int steps)
+{
+    for (int step = 0; step < steps; step++) {
+        int at = step % STAGES;
+        barrier_wait(&tiles.full[at], parity_of(step));
+        publish_shared(); // what others copied, to this warpgroup's products
+        multiply(d, tiles.stages[at], reader, step > 0);
+        products_wait<1>();
+        if (step > 0 && threadIdx.x % 32 == 0) {
+            barrier_arrive(&tiles.free[(step - 1) % STAGES]);
+        }
+    }
+    products_wait<0>();
+}
+
+static __device__ __forceinline__ void create_barriers(many_tiles &tiles, int readers)
+{
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            barrier_create(&tiles.full[i], 128);
+            barrier_create(&tiles.free[i], 4 * readers);
+        }
+    }
+    __syncthreads();
+}
+
 template <bool GATED> static __global__ void __launch_bounds__(THREADS, 1) experts_many(const many_job m)
 {
     extern __shared__ unsigned char dynamic[];
-    stage *stages = (stage *)aligned_shared(dynamic);
+    many_tiles &tiles = *(many_tiles *)aligned_shared(dynamic);
     let_next_begin();
     wait_for_previous();
     if ((int)blockIdx.y >= *m.order.tile_count) {
@@ -136,45 +196,30 @@ template <bool GATED> static __global__ void __launch_bounds__(THREADS, 1) exper
     }
     experts_tile t = m.order.tiles[blockIdx.y];
     int column0 = (int)blockIdx.x * (GATED ? COLUMNS / 2 : COLUMNS), steps = (m.in + STEP - 1) / STEP;
-    int group = threadIdx.x / 128, works = 64 * group < t.rows; // rows 64 to 127 may all be none
+    int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); // the compiler sees that a warp has one
+    int readers = t.rows > 64 ? 2 : 1;
+    create_barriers(tiles, readers);
+    if (group == 0) {
+        give_registers_up<88>();
+        bring_all<GATED>(m, tiles, t, column0, steps);
+        return;
+    }
+    take_registers<208>();
+    if (group > readers) {
+        return;
+    }
     float d[COLUMNS / 2];
-    sources s;
-    find_sources<GATED>(m, t, column0, s);
-    for (int step = 0; step < 2; step++) {
-        if (step < steps) {
-            bring(stages[step], m, s, step * STEP);
-        }
-        copies_commit();
-    }
-    for (int step = 0; step < steps; step++) {
-        copies_wait<1>();
-        publish_shared();
-        __syncthreads(); // this stage is here, and the one before the last is no longer read
-        if (works) {
-            multiply(d, stages[step % STAGES], group, step > 0);
-        }
-        if (step + 2 < steps) {
-            bring(stages[(step + 2) % STAGES], m, s, (step + 2) * STEP);
-        }
-        copies_commit();
-        if (works) {
-            products_wait<1>();
-        }
-    }
-    products_wait<0>();
-    copies_wait<0>();
-    __syncthreads(); // the stages are free
-    if (works) {
-        put<GATED>(m, t, column0, d, (uint4 *)stages);
-    }
+    multiply_all(d, tiles, group - 1, steps);
+    meet(1, 128 * readers); // the stages are no longer read
+    put<GATED>(m, t, column0, d, (uint4 *)tiles.stages);
 }
 
 template <bool GATED> static void launch(struct sl_stream *stream, const many_job &m)
 {
     const int columns = GATED ? COLUMNS / 2 : COLUMNS;
     dim3 grid((unsigned)((m.out + columns - 1) / columns), (unsigned)m.order.most_tiles);
-    if (allow_shared(stream, experts_many<GATED>, STAGES * sizeof(stage) + 1024)) {
-        launch_overlapping(stream, experts_many<GATED>, grid, THREADS, STAGES * sizeof(stage) + 1024, m);
+    if (allow_shared(stream, experts_many<GATED>, sizeof(many_tiles) + 1024)) {
+        launch_overlapping(stream, experts_many<GATED>, grid, THREADS, sizeof(many_tiles) + 1024, m);
     }
 }
 
