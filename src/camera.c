@@ -47,7 +47,7 @@ static int make_clips(struct sl_camera *camera, struct sl_error *error)
         if (camera->clips[i] != NULL) {
             continue;
         }
-        status = sl_clip_create(camera->watch->options->eye, sl_window_frames(rules), rules->max_tokens_per_pair,
+        status = sl_clip_create(camera->choice.eye, sl_window_frames(rules), rules->max_tokens_per_pair,
                                 &camera->clips[i], error);
         if (status == SL_OK) {
             sl_watch_return_clip(camera, camera->clips[i]);
@@ -93,7 +93,7 @@ static int end_window(struct sl_camera *camera, int64_t end_us, struct sl_error 
         }
         window->hole_count = holes;
     }
-    struct sl_device *device = camera->watch->options->model->device;
+    struct sl_device *device = camera->watch->options->device;
     struct sl_record record = {.kind = SL_RECORD_WINDOW, .window = window, .segment = camera->segment};
     int status = device->ops->wait(camera->stream, error);
     if (window->frames < 2 || window->end_us <= window->start_us) { // the model would see a single moment

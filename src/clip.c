@@ -87,6 +87,11 @@ void sl_eye_destroy(struct sl_eye *eye)
     free(eye);
 }
 
+struct sl_model *sl_eye_model(const struct sl_eye *eye)
+{
+    return eye->model;
+}
+
 // ---- Clip: filling
 
 static int64_t picture_bytes(const struct sl_clip *clip)
@@ -153,6 +158,14 @@ void sl_clip_begin(struct sl_clip *clip, int frames)
     clip->kept_count = 0;
     keep_frame(clip, NULL);
     clip->filling = atomic_fetch_add(&clip->eye->fillings, 1) + 1;
+}
+
+void sl_clip_move(struct sl_clip *clip, struct sl_eye *eye)
+{
+    if (clip->eye != eye) {
+        clip->eye = eye;
+        clip->filling = atomic_fetch_add(&eye->fillings, 1) + 1; // numbers are each eye's own
+    }
 }
 
 // The first frame decides the size; memory grows only when a larger one than ever comes.

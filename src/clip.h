@@ -13,6 +13,7 @@
 struct sl_eye;
 int sl_eye_create(struct sl_model *model, struct sl_eye **out, struct sl_error *error);
 void sl_eye_destroy(struct sl_eye *eye); // accepts NULL
+struct sl_model *sl_eye_model(const struct sl_eye *eye);
 
 struct sl_clip;
 // capacity: frames of a full window. max_tokens_per_pair as in sl_vision_picture_size.
@@ -28,6 +29,9 @@ int sl_clip_add(struct sl_clip *clip, struct sl_stream *stream, struct sl_frame 
 // All frames are in: an odd last one is paired with itself, still pairs are left out, the pictures are waited for.
 // still_level: as of src/still.h; negative: all pairs are kept.
 int sl_clip_end(struct sl_clip *clip, struct sl_stream *stream, float still_level, struct sl_error *error);
+
+// A full clip is shown to another model than it was filled for: one on the same device that sees alike.
+void sl_clip_move(struct sl_clip *clip, struct sl_eye *eye);
 
 int sl_clip_pairs(const struct sl_clip *clip);                          // that are kept
 int sl_clip_kept_pair(const struct sl_clip *clip, int i);               // which of all pairs the i-th kept one is

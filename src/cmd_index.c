@@ -10,6 +10,7 @@
 #include "core/time.h"
 #include "decode/decode.h"
 #include "src/commands.h"
+#include "src/models.h"
 #include "src/options.h"
 #include "src/pipeline.h"
 #include "src/progress.h"
@@ -18,7 +19,8 @@
 #include "src/task.h"
 
 struct options {
-    const char *model_dir, *index_path, *name, *device;
+    struct sl_route route;
+    const char *route_rules, *index_path, *name, *device;
     char *prompt_file;
     struct sl_window_rules rules;
     int64_t from_us, to_us, wall_start_us;
@@ -26,7 +28,7 @@ struct options {
     int64_t threads;
     int decode_lanes, decode_cpu_lanes;
     enum sl_decoder decoder;
-    int model_chosen, deterministic, force;
+    int deterministic, force;
     enum sl_progress_form progress;
     char **files; // argv
     int file_count;
@@ -51,7 +53,8 @@ enum {
     OPT_DECODER,
     OPT_LANES,
     OPT_FORCE,
-    OPT_PROGRESS
+    OPT_PROGRESS,
+    OPT_ROUTE
 };
 
 static const struct option long_options[] = {
@@ -76,6 +79,7 @@ static const struct option long_options[] = {
     {"decode-lanes", required_argument, NULL, OPT_LANES},
     {"force", no_argument, NULL, OPT_FORCE},
     {"progress", required_argument, NULL, OPT_PROGRESS},
+    {"route", required_argument, NULL, OPT_ROUTE},
     {NULL, 0, NULL, 0},
 };
 
@@ -155,6 +159,7 @@ static int set_rule(struct options *o, int option, const char *text, struct sl_e
     case OPT_TEMPERATURE:
         status = sl_option_real("--temperature", text, 0, 100, &real, e);
         o->rules.sampling.temperature = (float)real;
+        o->rules.sampling.top_p = real > 0 ? 0 : 1; // drawn as the model's makers advise
         return status;
     case OPT_SEED:
         status = sl_option_int("--seed", text, 0, INT64_MAX, &number, e);
@@ -169,8 +174,9 @@ static int set_option(struct options *o, int option, const char *text, struct sl
 {
     switch (option) {
     case 'm':
-        o->model_dir = text;
-        o->model_chosen = 1;
+        return sl_route_add_model(&o->route, text, e);
+    case OPT_ROUTE:
+        o->route_rules = text;
         return SL_OK;
     case 'd':
         o->index_path = text;
@@ -211,7 +217,7 @@ static int set_option(struct options *o, int option, const char *text, struct sl
     }
 }
 
-static int check_options(const struct options *o, struct sl_error *e)
+static int check_options(struct options *o, struct sl_error *e)
 {
     const struct sl_window_rules *r = &o->rules;
     if (o->file_count == 0) {
@@ -223,13 +229,13 @@ static int check_options(const struct options *o, struct sl_error *e)
     if (o->wall_start_us != SL_NO_TIME && o->file_count > 1) {
         return sl_fail(e, SL_ERR_USAGE, "--start-time: belongs to one file; give the files one by one");
     }
-    return sl_task_check(r, e);
+    int status = sl_task_check(r, e);
+    return status == SL_OK ? sl_route_finish(&o->route, o->route_rules, o->deterministic, e) : status;
 }
 
 static int parse_options(int argc, char **argv, struct options *o, struct sl_error *e)
 {
     *o = (struct options){
-        .model_dir = sl_default_model(),
         .index_path = sl_default_index(),
         .device = "auto",
         .rules = {.fps_num = 2,
@@ -275,10 +281,8 @@ static void arguments_text(int argc, char **argv, char *out, size_t size)
 
 struct session {
     const struct options *options;
-    struct sl_model model;
-    struct sl_eye *eye;
+    struct sl_models models;
     struct sl_db *db;
-    struct sl_window_rules rules; // the options', with what the model's folder adds
     int64_t task, run;
     struct sl_progress progress;
 };
@@ -301,32 +305,41 @@ static void tick(void *context, const struct sl_pipeline_progress *now)
     sl_progress_tick(&s->progress, now);
 }
 
-static int open_session(struct session *s, int argc, char **argv, struct sl_error *e)
+// What each file is, to the rules of --route.
+static int kinds_of(const struct options *o)
+{
+    return SL_ROUTE_FILE | (o->from_us != SL_NO_TIME || o->to_us != SL_NO_TIME ? SL_ROUTE_PART : 0);
+}
+
+static struct sl_choice choose(void *context, const char *source)
+{
+    const struct session *s = context;
+    return sl_models_choose(&s->models, sl_route_find(&s->options->route, kinds_of(s->options), source));
+}
+
+static int open_models(struct session *s, struct sl_error *e)
 {
     const struct options *o = s->options;
-    struct sl_model_options model = {.dir = o->model_dir,
-                                     .device = o->device,
+    struct sl_model_options model = {.device = o->device,
                                      .threads = (int)o->threads,
                                      .max_tokens_per_pair = o->rules.max_tokens_per_pair,
                                      .pairs_per_window = sl_window_frames(&o->rules) / 2 + 1,
                                      .max_new_tokens = o->rules.max_new_tokens,
                                      .deterministic = o->deterministic};
-    int status = sl_model_open(&model, &s->model, e);
-    if (status == SL_ERR_MODEL_MISSING && !o->model_chosen) {
-        sl_fail_at(e, "no model: give -m MODEL_DIR or set SCENELOG_MODEL");
-    }
+    struct sl_route_way ways[SL_ROUTE_RULES + 1];
+    int count = sl_route_ways(&o->route, kinds_of(o), ways);
+    int status = sl_models_open(&o->route, ways, count, &model, note, s, &s->models, e);
     if (status == SL_OK && o->decoder == SL_DECODER_NVDEC &&
-        s->model.device->ops->native_context(s->model.device) == NULL) {
+        s->models.device->ops->native_context(s->models.device) == NULL) {
         status = sl_fail(e, SL_ERR_USAGE, "--decoder nvdec: needs the model on a GPU; give --device cuda");
     }
-    s->rules = o->rules;
-    if (status == SL_OK && o->rules.sampling.temperature > 0) { // drawn as the model's makers advise
-        s->rules.sampling.top_p = s->model.config.generation.top_p;
-        s->rules.sampling.top_k = s->model.config.generation.top_k;
-    }
-    if (status == SL_OK) {
-        status = sl_eye_create(&s->model, &s->eye, e);
-    }
+    return status;
+}
+
+static int open_session(struct session *s, int argc, char **argv, struct sl_error *e)
+{
+    const struct options *o = s->options;
+    int status = open_models(s, e);
     if (status == SL_OK) {
         status = sl_db_open(&s->db, o->index_path, SL_DB_WRITE, e);
     }
@@ -356,19 +369,20 @@ static int close_session(struct session *s, int status, struct sl_error *e)
         }
     }
     sl_db_close(s->db);
-    sl_eye_destroy(s->eye);
-    sl_model_close(&s->model);
+    sl_models_close(&s->models);
     return status;
 }
 
 static int index_file(struct session *s, const char *path, struct sl_error *e)
 {
     const struct options *o = s->options;
+    struct sl_eye *eye = sl_models_any(&s->models);
     struct sl_pipeline job = {
-        .model = &s->model,
-        .eye = s->eye,
+        .model = sl_eye_model(eye),
+        .eye = eye,
+        .choose = choose,
         .db = s->db,
-        .rules = &s->rules,
+        .rules = &o->rules,
         .path = path,
         .source_name = o->name,
         .from_us = o->from_us,

@@ -9,6 +9,7 @@
 #include "config.h"
 #include "src/commands.h"
 #include "src/metrics.h"
+#include "src/models.h"
 #include "src/notify.h"
 #include "src/options.h"
 #include "src/signals.h"
@@ -18,10 +19,11 @@
 enum { MAX_SOURCES = 256, MAX_URL_FILE = 262144, MAX_URL = 4096 };
 
 struct options {
-    const char *model_dir, *index_path, *device, *on_event, *mqtt, *metrics;
+    struct sl_route route;
+    const char *route_rules, *index_path, *device, *on_event, *mqtt, *metrics;
     struct sl_window_rules rules;
     int64_t threads, timeout_us, hook_timeout_us, keep_us, max_bytes;
-    int model_chosen, jsonl, over_udp;
+    int jsonl, over_udp;
     const char *names[MAX_SOURCES], *profiles[MAX_SOURCES]; // by the order of the URLs
     int name_count, profile_count;
     char *prompt_file;
@@ -51,6 +53,7 @@ enum {
     OPT_METRICS,
     OPT_PROFILE,
     OPT_URL_FILE,
+    OPT_ROUTE,
 };
 
 static const struct option long_options[] = {
@@ -75,6 +78,7 @@ static const struct option long_options[] = {
     {"metrics", required_argument, NULL, OPT_METRICS},
     {"profile", required_argument, NULL, OPT_PROFILE},
     {"url-file", required_argument, NULL, OPT_URL_FILE},
+    {"route", required_argument, NULL, OPT_ROUTE},
     {NULL, 0, NULL, 0},
 };
 
@@ -178,8 +182,9 @@ static int set_option(struct options *o, int option, const char *text, struct sl
 {
     switch (option) {
     case 'm':
-        o->model_dir = text;
-        o->model_chosen = 1;
+        return sl_route_add_model(&o->route, text, e);
+    case OPT_ROUTE:
+        o->route_rules = text;
         return SL_OK;
     case 'd':
         o->index_path = text;
@@ -356,7 +361,6 @@ static int add_sources(struct options *o, char **urls, int count, struct sl_erro
 static int parse_options(int argc, char **argv, struct options *o, struct sl_error *e)
 {
     *o = (struct options){
-        .model_dir = sl_default_model(),
         .index_path = sl_default_index(),
         .device = "auto",
         .rules = {.fps_num = 2,
@@ -383,15 +387,15 @@ static int parse_options(int argc, char **argv, struct options *o, struct sl_err
     if (o->timeout_us < 100000) {
         return sl_fail(e, SL_ERR_USAGE, "--timeout: must be at least 100 ms");
     }
-    return add_sources(o, argv + optind, argc - optind, e);
+    int status = sl_route_finish(&o->route, o->route_rules, 0, e);
+    return status == SL_OK ? add_sources(o, argv + optind, argc - optind, e) : status;
 }
 
 // ---- Running
 
 struct session {
     struct options *options;
-    struct sl_model model;
-    struct sl_eye *eye;
+    struct sl_models models;
     struct sl_db *db;
     struct sl_sinks *sinks;
     struct sl_metrics *metrics;
@@ -461,20 +465,30 @@ static int most_frames(const struct options *o)
     return most;
 }
 
-static int open_model(struct session *s, struct sl_error *e)
+// A file that is played at its own pace is no live source to the rules of --route.
+static struct sl_route_way way_of(const struct options *o, const struct sl_camera *camera)
 {
-    const struct options *o = s->options;
-    struct sl_model_options model = {.dir = o->model_dir,
-                                     .device = o->device,
+    int is_file = strstr(camera->url, "://") == NULL || strncmp(camera->url, "file:", 5) == 0;
+    return sl_route_find(&o->route, is_file ? SL_ROUTE_FILE : SL_ROUTE_LIVE, camera->name);
+}
+
+static int open_models(struct session *s, struct sl_error *e)
+{
+    struct options *o = s->options;
+    struct sl_model_options model = {.device = o->device,
                                      .threads = (int)o->threads,
                                      .max_tokens_per_pair = o->rules.max_tokens_per_pair,
                                      .pairs_per_window = most_frames(o) / 2 + 1,
                                      .max_new_tokens = o->rules.max_new_tokens};
-    int status = sl_model_open(&model, &s->model, e);
-    if (status == SL_ERR_MODEL_MISSING && !o->model_chosen) {
-        sl_fail_at(e, "no model: give -m MODEL_DIR or set SCENELOG_MODEL");
+    struct sl_route_way ways[MAX_SOURCES];
+    for (int i = 0; i < o->camera_count; i++) {
+        ways[i] = way_of(o, &o->cameras[i]);
     }
-    return status == SL_OK ? sl_eye_create(&s->model, &s->eye, e) : status;
+    int status = sl_models_open(&o->route, ways, o->camera_count, &model, note, s, &s->models, e);
+    for (int i = 0; i < o->camera_count && status == SL_OK; i++) {
+        o->cameras[i].choice = sl_models_choose(&s->models, ways[i]);
+    }
+    return status;
 }
 
 static int open_session(struct session *s, struct sl_error *e)
@@ -486,7 +500,7 @@ static int open_session(struct session *s, struct sl_error *e)
                                      .timeout_us = o->hook_timeout_us,
                                      .note = note,
                                      .context = s};
-    int status = open_model(s, e);
+    int status = open_models(s, e);
     if (status == SL_OK) {
         status = sl_db_open(&s->db, o->index_path, SL_DB_WRITE, e);
     }
@@ -516,8 +530,7 @@ static int close_session(struct session *s, int status, struct sl_error *e)
         }
     }
     sl_db_close(s->db);
-    sl_eye_destroy(s->eye);
-    sl_model_close(&s->model);
+    sl_models_close(&s->models);
     return status;
 }
 
@@ -529,8 +542,7 @@ static int watch(struct options *o, struct sl_error *e)
     sl_signals_install_hangup();
     int status = open_session(&s, e);
     if (status == SL_OK) {
-        struct sl_watch_options options = {.model = &s.model,
-                                           .eye = s.eye,
+        struct sl_watch_options options = {.device = s.models.device,
                                            .db = s.db,
                                            .sinks = s.sinks,
                                            .index_path = o->index_path,

@@ -18,6 +18,10 @@ enum {
     MAX_TOKENS_PER_PAIR = 768,
 };
 
+// For algorithms of products; for the surfaces of decoding sessions, as a dozen of them need for HD.
+#define ALGORITHM_BYTES ((int64_t)1 << 30)
+#define SURFACE_BYTES   ((int64_t)3 << 30)
+
 // What suits a kind of device.
 struct pace {
     int64_t tower_patches; // of one call: enough rows for a matrix product to reach its rate
@@ -148,6 +152,11 @@ static int is_gpu(const struct sl_device_info *info)
     return info->threads == 0;
 }
 
+static double gib(int64_t bytes)
+{
+    return (double)bytes / (1024.0 * 1024 * 1024);
+}
+
 static const struct pace *pace_of(const struct sl_device_info *info)
 {
     return is_gpu(info) ? &gpu_pace : &cpu_pace;
@@ -177,15 +186,37 @@ static int64_t picture_bytes(const struct sl_model_options *options, const struc
     return visual_tokens_per_window(options, model) * merged * merged * 2 * 3;
 }
 
-// What is allocated behind the engine: patches and features of one call of the tower (clip.c), the pictures of the
-// window that is being filled, and the surfaces of decoding sessions, as a dozen of them need for HD.
+// What is allocated behind the engine: patches and features of one call of the tower (clip.c), and the pictures of the
+// window that is being filled.
 static int64_t later_bytes(const struct sl_model_options *options, const struct sl_model *model)
 {
     const struct sl_vision_config *v = &model->config.vision;
     int64_t patch = (int64_t)v->channels * v->temporal_patch * v->patch * v->patch;
     int64_t tokens = model->max_patches / ((int64_t)v->merge * v->merge);
     int64_t elements = model->max_patches * patch + tokens * (1 + v->deepstack_count) * v->out_hidden;
-    return elements * sl_dtype_bytes(model->compute) + picture_bytes(options, model) + ((int64_t)3 << 30);
+    return elements * sl_dtype_bytes(model->compute) + picture_bytes(options, model);
+}
+
+// The tower: weights of blocks and mergers, and one call's rows.
+static int64_t tower_bytes(const struct sl_model *model)
+{
+    const struct sl_vision_config *v = &model->config.vision;
+    int64_t merged = (int64_t)v->hidden * v->merge * v->merge;
+    int64_t block = (int64_t)v->hidden * (4 * (int64_t)v->hidden + 2 * (int64_t)v->intermediate);
+    int64_t mergers = (1 + v->deepstack_count) * merged * (merged + v->out_hidden);
+    int64_t row = 8 * (int64_t)v->hidden + v->intermediate;
+    return (block * v->depth + mergers + row * model->max_patches) * sl_dtype_bytes(model->compute);
+}
+
+// One decoder step's rows; as much again is scratch.
+static int64_t rows_bytes(const struct sl_model *model, int64_t rows)
+{
+    const struct sl_text_config *t = &model->config.text;
+    int64_t q = (int64_t)t->heads * t->head_dim, kv = (int64_t)t->kv_heads * t->head_dim;
+    int64_t wide =
+        t->experts > 0 ? (int64_t)t->experts_per_token * (t->expert_intermediate + t->hidden) : t->intermediate;
+    int64_t row = 12 * (int64_t)t->hidden + 2 * q + 2 * kv + 4 * wide;
+    return rows * row * sl_dtype_bytes(model->compute);
 }
 
 // What the decoder will take beside its KV pages: weights, the embedding as table and as head, one step's rows twice
@@ -195,60 +226,68 @@ static int64_t decoder_bytes(const struct sl_model *model, int64_t rows)
     const struct sl_text_config *t = &model->config.text;
     int64_t q = (int64_t)t->heads * t->head_dim, kv = (int64_t)t->kv_heads * t->head_dim;
     int64_t feed = t->experts > 0 ? (int64_t)t->experts * t->expert_intermediate : t->intermediate;
-    int64_t wide =
-        t->experts > 0 ? (int64_t)t->experts_per_token * (t->expert_intermediate + t->hidden) : t->intermediate;
-    int64_t layer = t->hidden * (2 * q + 2 * kv + 3 * feed), row = 12 * (int64_t)t->hidden + 2 * q + 2 * kv + 4 * wide;
-    int64_t elements = layer * t->layers + 2 * (int64_t)t->vocab * t->hidden + 2 * rows * row;
-    return elements * sl_dtype_bytes(model->compute) + ((int64_t)1 << 30);
+    int64_t layer = t->hidden * (2 * q + 2 * kv + 3 * feed);
+    int64_t elements = layer * t->layers + 2 * (int64_t)t->vocab * t->hidden;
+    return elements * sl_dtype_bytes(model->compute) + 2 * rows_bytes(model, rows) + ALGORITHM_BYTES;
+}
+
+static struct sl_device_info info_of(const struct sl_model *model)
+{
+    struct sl_device_info info;
+    model->device->ops->info(model->device, &info);
+    return info;
+}
+
+int64_t sl_model_window_bytes(const struct sl_model_options *options, const struct sl_model *model)
+{
+    struct sl_device_info info = info_of(model);
+    const struct sl_text_config *text = &model->config.text;
+    int64_t token_bytes = (int64_t)2 * text->layers * text->kv_heads * text->head_dim * sl_dtype_bytes(model->compute);
+    return token_bytes * tokens_per_window(options, model) + (is_gpu(&info) ? picture_bytes(options, model) : 0);
+}
+
+int64_t sl_model_bytes(const struct sl_model_options *options, const struct sl_model *model)
+{
+    struct sl_device_info info = info_of(model);
+    return tower_bytes(model) + decoder_bytes(model, pace_of(&info)->prefill_rows) + later_bytes(options, model);
+}
+
+int64_t sl_model_bytes_to_come(const struct sl_model_options *options, const struct sl_model *model)
+{
+    struct sl_device_info info = info_of(model);
+    return rows_bytes(model, pace_of(&info)->prefill_rows) + ALGORITHM_BYTES + later_bytes(options, model) +
+           picture_bytes(options, model) * model->sequences;
 }
 
 // How many windows are in flight, and the KV tokens for them: on a CPU as far as a quarter of the memory goes, and one
 // window in any case; on a GPU as many as fit.
-static int plan_sequences(const struct sl_model_options *options, struct sl_model *model, int64_t *kv_tokens,
-                          struct sl_error *error)
+static int plan_sequences(const struct sl_model_options *options, const struct sl_model_room *shared,
+                          struct sl_model *model, int64_t *kv_tokens, struct sl_error *error)
 {
-    struct sl_device_info info;
-    model->device->ops->info(model->device, &info);
-    const struct sl_text_config *text = &model->config.text;
-    int64_t window = tokens_per_window(options, model);
-    int64_t token_bytes = (int64_t)2 * text->layers * text->kv_heads * text->head_dim * sl_dtype_bytes(model->compute);
-    int64_t taken =
-        is_gpu(&info) ? decoder_bytes(model, pace_of(&info)->prefill_rows) + later_bytes(options, model) : 0;
-    int64_t room = is_gpu(&info) ? info.free_bytes - taken : info.memory_bytes / 4;
-    int64_t each = token_bytes * window + (is_gpu(&info) ? picture_bytes(options, model) : 0);
-    int64_t fit = room > 0 ? room / each : 0;
+    struct sl_device_info info = info_of(model);
+    int64_t own = decoder_bytes(model, pace_of(&info)->prefill_rows) + later_bytes(options, model) + SURFACE_BYTES;
+    int64_t room = is_gpu(&info) ? info.free_bytes - own - shared->others_bytes : info.memory_bytes / 4;
+    int64_t each = sl_model_window_bytes(options, model);
+    int64_t fit = room > 0 ? room / shared->sharers / each : 0;
     if (is_gpu(&info) && fit < 1) {
-        const double gib = 1024.0 * 1024 * 1024;
         return sl_fail(error, SL_ERR_MEMORY,
-                       "%s: %.1f GiB are free, the decoder and work on pictures take %.1f and a window %.2f: a shorter "
-                       "--window, a lower --max-tokens-per-pair or a smaller model would fit",
-                       info.name, (double)info.free_bytes / gib, (double)taken / gib, (double)each / gib);
+                       "%s: %.1f GiB are free%s, the decoder and work on pictures take %.1f and a window %.2f: a "
+                       "shorter --window, a lower --max-tokens-per-pair or a smaller model would fit",
+                       info.name, gib(info.free_bytes - shared->others_bytes),
+                       shared->others_bytes > 0 ? " beside the other models" : "", gib(own), gib(each));
     }
     int wanted = options->sequences > 0 ? options->sequences : pace_of(&info)->sequences;
     model->sequences = options->deterministic || fit < 1 ? 1 : fit < wanted ? (int)fit : wanted;
-    *kv_tokens = window * model->sequences;
+    *kv_tokens = tokens_per_window(options, model) * model->sequences;
     return SL_OK;
 }
 
-static int open_tower(const struct sl_model_options *options, struct sl_model *model, struct sl_error *error)
+static int open_engine(const struct sl_model_options *options, const struct sl_model_room *room, struct sl_model *model,
+                       struct sl_error *error)
 {
-    struct sl_device_info info;
-    model->device->ops->info(model->device, &info);
-    model->compute = info.compute;
-    int merge = model->config.vision.merge;
-    int64_t pair_patches = tokens_per_pair(&model->config, options) * merge * merge;
-    int64_t usual = pace_of(&info)->tower_patches;
-    model->max_patches = pair_patches > usual ? pair_patches : usual;
-    return sl_vision_create(model->device, model->weights, &model->config, model->compute, model->max_patches,
-                            &model->vision, error);
-}
-
-static int open_engine(const struct sl_model_options *options, struct sl_model *model, struct sl_error *error)
-{
-    struct sl_device_info info;
-    model->device->ops->info(model->device, &info);
+    struct sl_device_info info = info_of(model);
     int64_t kv_tokens = 0;
-    int status = plan_sequences(options, model, &kv_tokens, error);
+    int status = plan_sequences(options, room, model, &kv_tokens, error);
     if (status != SL_OK) {
         return status;
     }
@@ -261,22 +300,56 @@ static int open_engine(const struct sl_model_options *options, struct sl_model *
                             error);
 }
 
+void sl_model_place(const struct sl_model_options *options, struct sl_device *device, struct sl_model *model)
+{
+    model->device = device;
+    struct sl_device_info info = info_of(model);
+    int merge = model->config.vision.merge;
+    int64_t pair_patches = tokens_per_pair(&model->config, options) * merge * merge;
+    int64_t usual = pace_of(&info)->tower_patches;
+    model->compute = info.compute;
+    model->max_patches = pair_patches > usual ? pair_patches : usual;
+}
+
+int sl_model_load(const struct sl_model_options *options, const struct sl_model_room *room, struct sl_model *model,
+                  struct sl_error *error)
+{
+    int status = sl_vision_create(model->device, model->weights, &model->config, model->compute, model->max_patches,
+                                  &model->vision, error);
+    return status == SL_OK ? open_engine(options, room, model, error) : status;
+}
+
 int sl_model_open(const struct sl_model_options *options, struct sl_model *out, struct sl_error *error)
 {
+    static const struct sl_model_room alone = {.sharers = 1};
+    struct sl_device *device = NULL;
     int status = options->shape != NULL ? sl_model_open_shape(options->shape, options->dir, out, error)
                                         : sl_model_open_files(options->dir, out, error);
     if (status == SL_OK) {
-        status = sl_model_open_device(options->device, options->threads, options->deterministic, &out->device, error);
+        status = sl_model_open_device(options->device, options->threads, options->deterministic, &device, error);
     }
-    status = status == SL_OK ? open_tower(options, out, error) : status;
-    return status == SL_OK ? open_engine(options, out, error) : status;
+    if (status != SL_OK) {
+        return status;
+    }
+    sl_model_place(options, device, out);
+    return sl_model_load(options, &alone, out, error);
+}
+
+int sl_model_sees_alike(const struct sl_model *a, const struct sl_model *b)
+{
+    const struct sl_model_config *p = &a->config, *q = &b->config;
+    return p->vision.patch == q->vision.patch && p->vision.merge == q->vision.merge &&
+           p->vision.temporal_patch == q->vision.temporal_patch && p->video.shortest_edge == q->video.shortest_edge &&
+           p->video.longest_edge == q->video.longest_edge &&
+           p->video.cap_pixels_per_frame == q->video.cap_pixels_per_frame &&
+           p->video.max_video_tokens == q->video.max_video_tokens;
 }
 
 void sl_model_close(struct sl_model *model)
 {
     sl_engine_destroy(model->engine);
     sl_vision_destroy(model->vision);
-    if (model->device != NULL) {
+    if (model->device != NULL && !model->device_is_shared) {
         model->device->ops->destroy(model->device);
     }
     sl_tokenizer_close(model->tokenizer);

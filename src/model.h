@@ -4,6 +4,8 @@
 #ifndef SL_SRC_MODEL_H
 #define SL_SRC_MODEL_H
 
+#include <stdatomic.h>
+
 #include "core/config.h"
 #include "core/device.h"
 #include "core/weights.h"
@@ -24,6 +26,7 @@ struct sl_model_options {
 
 struct sl_model {
     struct sl_device *device;
+    int device_is_shared; // 1: not closed with the model
     struct sl_model_config config;
     struct sl_weights *weights;
     struct sl_tokenizer *tokenizer;
@@ -32,6 +35,7 @@ struct sl_model {
     enum sl_dtype compute;
     int64_t max_patches; // of one call of the vision tower
     int sequences;       // windows worth keeping in flight
+    atomic_int flying;   // windows that the engine has and has not answered
     char name[128];      // the folder's name
     char hash[17];       // identity of the weights, hexadecimal
 };
@@ -47,6 +51,22 @@ int sl_model_open_files(const char *dir, struct sl_model *out, struct sl_error *
 int sl_model_open_shape(const char *config_path, const char *tokenizer_dir, struct sl_model *out,
                         struct sl_error *error);
 int sl_model_open(const struct sl_model_options *options, struct sl_model *out, struct sl_error *error);
+
+// Several models on one device: files first, then each is placed, asked what it will take, and loaded.
+void sl_model_place(const struct sl_model_options *options, struct sl_device *device, struct sl_model *model);
+int64_t sl_model_window_bytes(const struct sl_model_options *options, const struct sl_model *model);
+int64_t sl_model_bytes(const struct sl_model_options *options, const struct sl_model *model); // but for windows
+// Of a loaded one: what of that is still to be allocated, with the pictures of its windows.
+int64_t sl_model_bytes_to_come(const struct sl_model_options *options, const struct sl_model *model);
+struct sl_model_room {
+    int64_t others_bytes; // of a GPU: what other models will allocate
+    int sharers;          // models, this one among them, for whose windows the rest is
+};
+int sl_model_load(const struct sl_model_options *options, const struct sl_model_room *room, struct sl_model *model,
+                  struct sl_error *error);
+
+// 1: both take pictures of the same size, so that what was made for the one can be shown to the other.
+int sl_model_sees_alike(const struct sl_model *a, const struct sl_model *b);
 void sl_model_close(struct sl_model *model); // of a zeroed or failed one too
 
 #endif

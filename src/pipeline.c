@@ -115,7 +115,8 @@ static void state_duration(struct sl_run *run)
 static int create_queues(struct sl_run *run, struct sl_error *error)
 {
     const struct sl_pipeline *job = run->job;
-    run->clip_count = job->model->sequences + 1; // one is filled while the others are in flight
+    run->clip_count = sl_eye_model(run->choice.eye)->sequences + 1; // one is filled while the others are in flight
+    run->clip_count += run->choice.other != NULL ? sl_eye_model(run->choice.other)->sequences : 0;
     run->all_clips = calloc((size_t)run->clip_count, sizeof(struct sl_clip *));
     if (run->all_clips == NULL) {
         return sl_fail(error, SL_ERR_MEMORY, "out of memory");
@@ -129,8 +130,8 @@ static int create_queues(struct sl_run *run, struct sl_error *error)
         status = sl_fifo_create(run->clip_count, NULL, &run->clips, error);
     }
     for (int i = 0; i < run->clip_count && status == SL_OK; i++) {
-        status = sl_clip_create(job->eye, run->frames_per_window, job->rules->max_tokens_per_pair, &run->all_clips[i],
-                                error);
+        status = sl_clip_create(run->choice.eye, run->frames_per_window, job->rules->max_tokens_per_pair,
+                                &run->all_clips[i], error);
         if (status == SL_OK) {
             status = sl_fifo_push(run->clips, run->all_clips[i]);
         }
@@ -217,6 +218,8 @@ int sl_pipeline_run(const struct sl_pipeline *job, struct sl_pipeline_progress *
     if (status != SL_OK) {
         return status;
     }
+    run.choice =
+        job->choose != NULL ? job->choose(job->context, run.media.source_name) : (struct sl_choice){.eye = job->eye};
     state_duration(&run);
     if (job->from_us != SL_NO_TIME && run.duration_us != SL_NO_TIME && job->from_us >= run.duration_us) {
         sl_run_note(&run, "ends before --from: there is nothing to look at");

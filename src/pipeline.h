@@ -26,7 +26,7 @@ struct sl_pipeline_progress {
 enum sl_decoder { SL_DECODER_AUTO, SL_DECODER_CPU, SL_DECODER_NVDEC }; // auto: where the model runs
 
 struct sl_pipeline {
-    struct sl_model *model;
+    struct sl_model *model; // with its eye: takes all windows, unless `choose` says which on the same device do
     struct sl_eye *eye;
     struct sl_db *db; // used by the writer while the pipeline runs
     const struct sl_window_rules *rules;
@@ -44,6 +44,7 @@ struct sl_pipeline {
     int decode_all;          // 1: also pictures that no sample needs (for measuring)
     int gpu_index;           // the ordinal of the model's device, if that is a GPU
     void *context;
+    struct sl_choice (*choose)(void *context, const char *source);       // may be NULL
     int (*interrupted)(void *context);                                   // any thread; nonzero: stop soon
     void (*note)(void *context, const char *text);                       // any thread; one line for people
     void (*tick)(void *context, const struct sl_pipeline_progress *now); // calling thread, several times a second

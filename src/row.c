@@ -43,9 +43,10 @@ static int note_cut(const struct sl_row *row, struct sl_window *window, struct s
     return sl_window_add_hole(window, from_us, window->end_us, "answer cut at its longest", error);
 }
 
-int sl_row_fill(struct sl_row *row, struct sl_window *window, const struct sl_model *model, struct sl_error *error)
+int sl_row_fill(struct sl_row *row, struct sl_window *window, const struct sl_model *meant, struct sl_error *error)
 {
     const struct sl_answer *answer = &window->answer;
+    const struct sl_model *model = window->model != NULL ? window->model : meant;
     row->db = (struct sl_db_window){
         .start_us = window->start_us,
         .end_us = window->end_us,

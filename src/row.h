@@ -15,8 +15,8 @@ struct sl_row {
 };
 
 // `row` is all zero before; sl_row_finish() also after a failure. What the model said wrong is a failed row, not an
-// error.
-int sl_row_fill(struct sl_row *row, struct sl_window *window, const struct sl_model *model, struct sl_error *error);
+// error. `meant`: the model of a window that was given to none.
+int sl_row_fill(struct sl_row *row, struct sl_window *window, const struct sl_model *meant, struct sl_error *error);
 void sl_row_finish(struct sl_row *row);
 
 #endif

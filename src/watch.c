@@ -100,13 +100,32 @@ void sl_watch_return_clip(struct sl_camera *camera, struct sl_clip *clip)
 
 // ---- Dispatcher
 
+// 1: a source whose windows are this model's has some that wait or are at work.
+static int has_work(const struct sl_watch *watch, const struct sl_eye *eye)
+{
+    for (int i = 0; eye != NULL && i < watch->camera_count; i++) {
+        const struct sl_camera *camera = &watch->cameras[i];
+        if (camera->choice.eye == eye && (camera->waiting > 0 || camera->flying > 0)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+// The model that the camera's next window goes to now; NULL: none has room.
+static struct sl_eye *free_eye(const struct sl_watch *watch, const struct sl_camera *camera)
+{
+    struct sl_eye *eye = sl_choice_now(&camera->choice, has_work(watch, camera->choice.other));
+    return sl_eye_has_room(eye) ? eye : NULL;
+}
+
 // Of those with a waiting window and room to fly the one that has fewest in the air, then the one served longest ago.
 static struct sl_camera *whose_turn(struct sl_watch *watch)
 {
     struct sl_camera *best = NULL;
     for (int i = 0; i < watch->camera_count; i++) {
         struct sl_camera *camera = &watch->cameras[i];
-        if (camera->waiting == 0 || camera->flying >= SL_WATCH_FLYING) {
+        if (camera->waiting == 0 || camera->flying >= SL_WATCH_FLYING || free_eye(watch, camera) == NULL) {
             continue;
         }
         if (best == NULL || camera->flying < best->flying ||
@@ -117,11 +136,11 @@ static struct sl_camera *whose_turn(struct sl_watch *watch)
     return best;
 }
 
-static void ask(struct sl_watch *watch, struct sl_stream *stream, struct sl_camera *camera, struct sl_record *record)
+static void ask(struct sl_eye *eye, struct sl_stream *stream, struct sl_camera *camera, struct sl_record *record)
 {
     struct sl_error error = {0};
     struct sl_window *window = record->window;
-    int status = sl_window_submit(window, watch->options->model, stream, &camera->profile.rules, camera->name, &error);
+    int status = sl_window_submit(window, eye, stream, &camera->profile.rules, camera->name, &error);
     if (status != SL_OK) {
         window->answer.finish = SL_FINISH_FAILED;
         window->answer.error = error;
@@ -166,20 +185,20 @@ static void *dispatch(void *pointer)
         if (atomic_load(&watch->giving_up)) {
             drop_all_waiting(watch);
         }
-        struct sl_camera *camera = watch->flying < watch->options->model->sequences ? whose_turn(watch) : NULL;
+        struct sl_camera *camera = whose_turn(watch);
         if (camera == NULL) {
             wait_for_change(watch);
             continue;
         }
+        struct sl_eye *eye = free_eye(watch, camera);
         struct sl_record *record = oldest_waiting(camera);
         record->state = SL_RECORD_ASKING;
         camera->waiting--;
         camera->flying++;
-        watch->flying++;
         camera->served_us = sl_watch_now_us();
         atomic_store(&camera->stats.waiting, camera->waiting);
         pthread_mutex_unlock(&watch->lock);
-        ask(watch, d->stream, camera, record);
+        ask(eye, d->stream, camera, record);
         pthread_mutex_lock(&watch->lock);
         record->state = SL_RECORD_FLYING;
     }
@@ -315,7 +334,7 @@ static void finish_windows(struct sl_watch *watch)
 
 static void destroy_camera(struct sl_camera *camera)
 {
-    struct sl_device *device = camera->watch->options->model->device;
+    struct sl_device *device = camera->watch->options->device;
     while (camera->first != NULL) { // only after a fatal error
         struct sl_record *record = camera->first;
         camera->first = record->next;
@@ -333,7 +352,7 @@ static void destroy_camera(struct sl_camera *camera)
 
 static int create_streams(struct sl_watch *watch, struct dispatcher *dispatcher, struct sl_error *error)
 {
-    struct sl_device *device = watch->options->model->device;
+    struct sl_device *device = watch->options->device;
     int status = device->ops->stream_create(device, &dispatcher->stream, error);
     for (int i = 0; i < watch->camera_count && status == SL_OK; i++) {
         status = device->ops->stream_create(device, &watch->cameras[i].stream, error);
@@ -400,7 +419,7 @@ int sl_watch_run(struct sl_watch *watch, const struct sl_watch_options *options,
         destroy_camera(&watch->cameras[i]);
     }
     if (dispatcher.stream != NULL) {
-        options->model->device->ops->stream_destroy(dispatcher.stream);
+        options->device->ops->stream_destroy(dispatcher.stream);
     }
     pthread_mutex_destroy(&watch->lock);
     pthread_cond_destroy(&watch->change);

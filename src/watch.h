@@ -5,7 +5,7 @@
 //   camera      one for each source: connects for ever, decodes, cuts windows (src/camera.c)
 //   dispatcher  asks the engine, at most as many windows at once as it decodes together: the camera that waited longest
 //               goes first
-//   [engine]    the model's own
+//   [engine]    each model's own
 //   writer      the only one that uses the index: connections, segments, windows, outages of each camera in the order
 //               of time, and what sinks are told (src/watch_writer.c)
 // A live source never waits. Of each camera at most SL_WATCH_WAITING full windows wait for the engine; when another one
@@ -80,6 +80,7 @@ struct sl_camera {
     struct sl_profile profile; // constant while the thread runs
     int over_udp;
     int64_t timeout_us;
+    struct sl_choice choice; // whose its windows are
     struct sl_camera_stats stats;
 
     pthread_t thread;
@@ -120,8 +121,7 @@ struct sl_camera {
 };
 
 struct sl_watch_options {
-    struct sl_model *model;
-    struct sl_eye *eye;
+    struct sl_device *device; // of all models
     struct sl_db *db;
     struct sl_sinks *sinks;
     const char *index_path;
@@ -143,7 +143,6 @@ struct sl_watch {
 
     pthread_mutex_t lock;
     pthread_cond_t change; // records, free clips, flights
-    int flying;            // windows with the engine or answered, of all cameras
     atomic_int stopping;   // cameras end
     atomic_int drained;    // no record will come any more
     atomic_int giving_up;  // what waits is dropped
@@ -154,7 +153,7 @@ struct sl_watch {
 };
 
 // Runs until interrupted, or until all sources are files and over. Cameras are set up by the caller (url to
-// timeout_us).
+// choice).
 int sl_watch_run(struct sl_watch *watch, const struct sl_watch_options *options, struct sl_error *error);
 
 // ---- Between the threads' files

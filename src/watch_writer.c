@@ -251,10 +251,10 @@ static void count_window(struct sl_camera *camera, const struct sl_db_window *ro
     atomic_fetch_add(&camera->watch->prompt_tokens, row->prompt_tokens);
 }
 
-static int fill(struct writer *w, struct sl_row *row, const struct sl_record *record, struct sl_error *error)
+static int fill(struct sl_camera *camera, struct sl_row *row, const struct sl_record *record, struct sl_error *error)
 {
     struct sl_window *window = record->window;
-    int status = sl_row_fill(row, window, w->watch->options->model, error);
+    int status = sl_row_fill(row, window, sl_eye_model(camera->choice.eye), error);
     int cancelled = record->dropped == NULL && window->answer.finish == SL_FINISH_CANCELLED;
     if (status == SL_OK && (record->dropped != NULL || cancelled)) {
         row->db.state = SL_DB_DROPPED;
@@ -272,7 +272,7 @@ static int write_window(struct writer *w, struct sl_camera *camera, const struct
     struct sl_row row = {0};
     int status = better_segment(w, camera, &record->segment, error);
     if (status == SL_OK) {
-        status = fill(w, &row, record, error);
+        status = fill(camera, &row, record, error);
     }
     if (status == SL_OK) {
         row.db.segment = camera->segment_id;
@@ -317,7 +317,7 @@ static int is_settled(struct sl_watch *watch, struct sl_record *record)
 {
     if (record->state == SL_RECORD_FLYING) {
         if (atomic_load(&watch->giving_up) && record->window->submitted) {
-            sl_engine_cancel(watch->options->model->engine, record->window->ticket);
+            sl_engine_cancel(record->window->model->engine, record->window->ticket);
         }
         return sl_window_wait(record->window, 0);
     }
@@ -349,7 +349,6 @@ static void remove_first(struct sl_camera *camera)
     camera->last = camera->first != NULL ? camera->last : NULL;
     if (record->state == SL_RECORD_FLYING) {
         camera->flying--;
-        watch->flying--;
     }
     if (record->window != NULL && record->window->clip != NULL) {
         camera->free_clips[camera->free_count++] = record->window->clip;

@@ -124,6 +124,7 @@ static void keep_answer(void *context, const struct sl_answer *answer)
         kept.finish = SL_FINISH_FAILED;
         sl_fail(&kept.error, SL_ERR_MEMORY, "out of memory");
     }
+    atomic_fetch_sub(&window->model->flying, 1); // before anybody may free the window
     pthread_mutex_lock(&window->lock);
     window->answer = kept;
     window->answered = 1;
@@ -139,10 +140,13 @@ static uint64_t window_seed(uint64_t seed, const char *source, int64_t start_us)
 }
 
 // Leaves the times of pairs that are not shown out of the prompt; those of the others stay what they are.
-static int lay_out(struct sl_window *window, struct sl_model *model, struct sl_stream *stream,
+static int lay_out(struct sl_window *window, struct sl_eye *eye, struct sl_stream *stream,
                    const struct sl_window_rules *rules, struct sl_error *error)
 {
     struct sl_clip *clip = window->clip;
+    struct sl_model *model = sl_eye_model(eye);
+    window->model = model;
+    sl_clip_move(clip, eye);
     int rows = 0;
     int columns = 0;
     int status = sl_clip_end(clip, stream, rules->skip_still ? rules->still_level : -1, error);
@@ -164,13 +168,14 @@ static int lay_out(struct sl_window *window, struct sl_model *model, struct sl_s
     return status;
 }
 
-int sl_window_submit(struct sl_window *window, struct sl_model *model, struct sl_stream *stream,
+int sl_window_submit(struct sl_window *window, struct sl_eye *eye, struct sl_stream *stream,
                      const struct sl_window_rules *rules, const char *source, struct sl_error *error)
 {
-    int status = window->laid_out ? SL_OK : lay_out(window, model, stream, rules, error);
+    int status = window->laid_out ? SL_OK : lay_out(window, eye, stream, rules, error);
     if (status != SL_OK) {
         return status;
     }
+    struct sl_model *model = window->model;
     struct sl_request request = {.segments = window->prompt.segments,
                                  .segment_count = window->prompt.segment_count,
                                  .sampling = rules->sampling,
@@ -181,9 +186,27 @@ int sl_window_submit(struct sl_window *window, struct sl_model *model, struct sl
                                  .on_done = keep_answer};
     window->fixed_length = rules->fixed_length;
     request.sampling.seed = window_seed(rules->sampling.seed, source, window->start_us);
+    if (request.sampling.top_p == 0) {
+        request.sampling.top_p = model->config.generation.top_p;
+        request.sampling.top_k = model->config.generation.top_k;
+    }
+    atomic_fetch_add(&model->flying, 1); // before the answer can come
     status = sl_engine_submit(model->engine, &request, &window->ticket, error);
     window->submitted = status == SL_OK;
+    atomic_fetch_sub(&model->flying, window->submitted ? 0 : 1);
     return status;
+}
+
+int sl_eye_has_room(const struct sl_eye *eye)
+{
+    struct sl_model *model = sl_eye_model(eye);
+    return atomic_load(&model->flying) < model->sequences;
+}
+
+struct sl_eye *sl_choice_now(const struct sl_choice *choice, int other_works)
+{
+    int stands_in = choice->other != NULL && !other_works && sl_eye_has_room(choice->other);
+    return stands_in && !sl_eye_has_room(choice->eye) ? choice->other : choice->eye;
 }
 
 int sl_window_wait(struct sl_window *window, int timeout_ms)

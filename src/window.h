@@ -19,13 +19,23 @@ struct sl_window_rules {
     float still_level;       // as of src/still.h
     int max_new_tokens;
     int fixed_length;            // 1, for measuring: answers of exactly max_new_tokens tokens, which count as "{}"
-    struct sl_sampling sampling; // seed: the user's; each window's own is drawn from it
+    struct sl_sampling sampling; // seed: the user's; each window's own is drawn from it. top_p 0: it and top_k are what
+                                 // the model's makers advise
 };
 
 int64_t sl_window_pair_us(const struct sl_window_rules *rules); // one frame-pair period, 2 / fps
 int sl_window_frames(const struct sl_window_rules *rules);      // the most frames of one window
 
 enum { SL_WINDOW_MAX_EVENTS = 100, SL_WINDOW_MAX_TEXT_BYTES = 600 };
+
+// Which models a source's windows go to.
+struct sl_choice {
+    struct sl_eye *eye;   // of the model that they go to,
+    struct sl_eye *other; // of the one that takes them while the first is busy and it has nothing to do; NULL: none
+};
+// The one that a full window goes to now. other_works: `other` has windows of its own to see to.
+struct sl_eye *sl_choice_now(const struct sl_choice *choice, int other_works);
+int sl_eye_has_room(const struct sl_eye *eye); // its model could take another window into work at once
 
 struct sl_window {
     int64_t start_us, end_us;     // media time
@@ -36,6 +46,7 @@ struct sl_window {
     struct sl_db_hole *holes; // causes are constants
     int hole_count;
 
+    struct sl_model *model; // that it was given to; NULL before
     int laid_out;
     struct sl_prompt prompt;
     struct sl_answer_grammar grammar;
@@ -62,9 +73,9 @@ int sl_window_add(struct sl_window *window, struct sl_stream *stream, const stru
 int sl_window_add_hole(struct sl_window *window, int64_t start_us, int64_t end_us, const char *cause,
                        struct sl_error *error);
 
-// All samples are in: lays out the prompt and submits. `source` and the window's start go into its seed. Call again
-// while the engine is busy.
-int sl_window_submit(struct sl_window *window, struct sl_model *model, struct sl_stream *stream,
+// All samples are in: lays out the prompt for the eye's model and submits. `source` and the window's start go into its
+// seed. Call again while the engine is busy; it stays with the model of the first call.
+int sl_window_submit(struct sl_window *window, struct sl_eye *eye, struct sl_stream *stream,
                      const struct sl_window_rules *rules, const char *source, struct sl_error *error);
 // Waits up to `timeout_ms` for the answer: 1 when it is there.
 int sl_window_wait(struct sl_window *window, int timeout_ms);

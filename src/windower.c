@@ -68,9 +68,9 @@ static int take_holes(struct windower *w, struct sl_error *error)
 static int ask(struct windower *w, struct sl_error *error)
 {
     const struct sl_run *run = w->run;
+    struct sl_eye *eye = sl_choice_now(&run->choice, 0); // files come one by one: nobody else has work
     for (;;) {
-        int status =
-            sl_window_submit(w->window, run->job->model, run->stream, run->job->rules, run->media.source_name, error);
+        int status = sl_window_submit(w->window, eye, run->stream, run->job->rules, run->media.source_name, error);
         if (status != SL_ERR_BUSY || atomic_load(&run->stopping)) {
             return status;
         }

@@ -37,7 +37,7 @@ static int await(struct writer *w, struct sl_window *window, struct sl_error *er
     for (;;) {
         int stopping = sl_run_must_stop(w->run); // seen even when no window has to be waited for
         if (stopping && window->submitted && !cancelled) {
-            sl_engine_cancel(w->run->job->model->engine, window->ticket);
+            sl_engine_cancel(window->model->engine, window->ticket);
             cancelled = 1;
         }
         if (!window->submitted || sl_window_wait(window, WAIT_MS)) {
@@ -69,7 +69,7 @@ static void count(struct sl_run *run, const struct sl_row *row)
 static int commit(struct writer *w, struct sl_window *window, struct sl_error *error)
 {
     struct sl_row row = {0};
-    int status = sl_row_fill(&row, window, w->run->job->model, error);
+    int status = sl_row_fill(&row, window, sl_eye_model(w->run->choice.eye), error);
     row.db.segment = w->run->segment;
     row.db.run = w->run->job->run;
     if (status == SL_OK) {
