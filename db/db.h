@@ -192,4 +192,12 @@ struct sl_db_stats {
 };
 int sl_db_stats(struct sl_db *db, struct sl_db_stats *out, struct sl_error *e);
 
+struct sl_db_model {
+    const char *name, *hash;
+    int64_t windows_done, windows_failed, windows_dropped; // that it was given, or meant for
+    int64_t events;                                        // whose earliest piece it saw
+};
+// In the order of their first window.
+int sl_db_models(struct sl_db *db, int (*row)(const struct sl_db_model *, void *), void *user, struct sl_error *e);
+
 #endif

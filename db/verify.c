@@ -238,3 +238,30 @@ int sl_db_stats(struct sl_db *db, struct sl_db_stats *out, struct sl_error *e)
     out->free_bytes = free_pages * page_bytes;
     return SL_OK;
 }
+
+int sl_db_models(struct sl_db *db, int (*row)(const struct sl_db_model *, void *), void *user, struct sl_error *e)
+{
+    sqlite3_stmt *found;
+    int status = store_prepare(db, &found,
+                               "SELECT name, hash, sum(state = 'done'), sum(state = 'failed'), sum(state = 'dropped'),"
+                               " (SELECT count(*) FROM event WHERE event.model = model.id)"
+                               " FROM model JOIN window ON window.model = model.id GROUP BY model.id"
+                               " ORDER BY min(window.id)",
+                               NULL, e);
+    if (status != SL_OK)
+        return status;
+    while ((status = store_step(db, found, e)) > 0) {
+        struct sl_db_model model = {
+            .name = store_text(found, 0),
+            .hash = store_text(found, 1),
+            .windows_done = sqlite3_column_int64(found, 2),
+            .windows_failed = sqlite3_column_int64(found, 3),
+            .windows_dropped = sqlite3_column_int64(found, 4),
+            .events = sqlite3_column_int64(found, 5),
+        };
+        if (row(&model, user))
+            break;
+    }
+    store_done(db, found);
+    return status < 0 ? status : SL_OK;
+}

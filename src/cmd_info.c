@@ -10,6 +10,7 @@
 #include "db/db.h"
 #include "decode/decode.h"
 #include "src/commands.h"
+#include "src/format.h"
 #include "src/model.h"
 #include "src/options.h"
 
@@ -55,6 +56,16 @@ static int info_model(const char *dir, struct sl_error *error)
     return status;
 }
 
+static int print_model(const struct sl_db_model *model, void *user)
+{
+    (void)user;
+    printf("model      ");
+    sl_format_column(stdout, model->name, 0);
+    printf(" (%s): %" PRId64 " windows done, %" PRId64 " failed, %" PRId64 " dropped; %" PRId64 " events\n",
+           model->hash, model->windows_done, model->windows_failed, model->windows_dropped, model->events);
+    return 0;
+}
+
 static int info_index(const char *path, struct sl_error *error)
 {
     struct sl_db *db = NULL;
@@ -71,6 +82,7 @@ static int info_index(const char *path, struct sl_error *error)
         printf("windows    %" PRId64 " done, %" PRId64 " failed, %" PRId64 " dropped\n", s.windows_done,
                s.windows_failed, s.windows_dropped);
         printf("events     %" PRId64 "\n", s.events);
+        status = sl_db_models(db, print_model, NULL, error);
     }
     sl_db_close(db);
     return status;

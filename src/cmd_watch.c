@@ -439,7 +439,9 @@ static void alive(void *context, const char *text)
 // What was asked, for explaining later: options, sources without secrets, and what each profile adds.
 static void describe(const struct options *o, char *out, size_t size)
 {
-    size_t used = (size_t)snprintf(out, size, "watch");
+    const char *rules = o->route_rules;
+    int head = snprintf(out, size, "watch%s%s", rules != NULL ? " --route " : "", rules != NULL ? rules : "");
+    size_t used = head > 0 ? (size_t)head : 0;
     for (int i = 0; i < o->camera_count && used < size; i++) {
         const struct sl_camera *camera = &o->cameras[i];
         const struct sl_tell_rules *tell = &camera->profile.tell;

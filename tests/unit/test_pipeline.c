@@ -102,7 +102,8 @@ struct bed {
     struct sl_window_rules rules;
     int64_t task, run;
     char index[256];
-    int stop_after; // interrupt once so many windows are done; -1: never
+    int stop_after;          // interrupt once so many windows are done; -1: never
+    struct sl_choice choice; // eye NULL: not asked
     const struct sl_pipeline_progress *progress;
 };
 
@@ -200,6 +201,13 @@ static void ignore_note(void *context, const char *text)
     (void)context, (void)text;
 }
 
+static struct sl_choice choose(void *context, const char *source)
+{
+    struct bed *bed = context;
+    assert_true(strlen(source) > 0);
+    return bed->choice;
+}
+
 static int index_clip(struct bed *bed, const char *path, int64_t from_us, int64_t to_us,
                       struct sl_pipeline_progress *progress, struct sl_error *error)
 {
@@ -215,6 +223,7 @@ static int index_clip(struct bed *bed, const char *path, int64_t from_us, int64_
                               .run = bed->run,
                               .threads = 1,
                               .context = bed,
+                              .choose = bed->choice.eye != NULL ? choose : NULL,
                               .interrupted = interrupted,
                               .note = ignore_note};
     *progress = (struct sl_pipeline_progress){0};
@@ -560,6 +569,64 @@ static void test_clip_holds_the_frame_it_compares_with(void **state)
     free_bed(bed);
 }
 
+// ---- Two models
+
+static int add_model(const struct sl_db_model *model, void *user)
+{
+    int64_t *done = user; // [2]
+    done[strcmp(model->name, "other") == 0] += model->windows_done;
+    return 0;
+}
+
+static void test_who_takes_a_window(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("choice.db"), *second = make_bed("unused.db");
+    struct sl_model *first = &bed->model, *other = &second->model;
+    struct sl_choice both = {bed->eye, second->eye}, alone = {bed->eye, NULL};
+    static const struct {
+        int first, other, works, goes_to_other; // in flight, of 3; the other's own work
+    } cases[] = {{0, 0, 0, 0}, {2, 0, 0, 0}, {3, 0, 0, 1}, {3, 2, 0, 1}, {3, 3, 0, 0}, {3, 0, 1, 0}, {9, 0, 0, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        atomic_store(&first->flying, cases[i].first);
+        atomic_store(&other->flying, cases[i].other);
+        assert_ptr_equal(sl_choice_now(&both, cases[i].works), cases[i].goes_to_other ? second->eye : bed->eye);
+        assert_ptr_equal(sl_choice_now(&alone, 0), bed->eye);
+    }
+    free_bed(bed);
+    free_bed(second);
+}
+
+// The first is held busy: the other takes what it has room for; interrupted and taken up again nothing is lost or
+// twice.
+static void test_another_stands_in(void **state)
+{
+    (void)state;
+    struct bed *bed = make_bed("two.db"), *second = make_bed("unused.db");
+    struct sl_error e = {0};
+    struct sl_pipeline_progress p;
+    const char *clip = make_clip("two.mp4", 38);
+    int64_t done[2] = {0};
+    snprintf(second->model.name, sizeof second->model.name, "other");
+    bed->choice = (struct sl_choice){bed->eye, second->eye};
+    atomic_store(&bed->model.flying, 3);
+    bed->stop_after = 3;
+    assert_int_equal(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), SL_ERR_INTERRUPTED);
+    int64_t before = atomic_load(&p.windows_done);
+    assert_int_equal(atomic_load(&bed->model.flying), 3);
+    assert_int_equal(atomic_load(&second->model.flying), 0);
+    bed->stop_after = -1;
+    ok(index_clip(bed, clip, SL_NO_TIME, SL_NO_TIME, &p, &e), &e);
+    assert_int_equal(atomic_load(&p.windows_skipped), before);
+    assert_int_equal(atomic_load(&p.windows_done) + before, 10);
+    assert_int_equal(cover_of(bed).seen_us, 38000000);
+    ok(sl_db_models(bed->db, add_model, done, &e), &e);
+    assert_int_equal(done[0] + done[1], 10);
+    assert_true(done[1] >= 3); // its room, when all is quick to come
+    free_bed(bed);
+    free_bed(second);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -588,6 +655,8 @@ int main(void)
         cmocka_unit_test(test_states_three_years),
         cmocka_unit_test(test_from_behind_the_end),
         cmocka_unit_test(test_clip_holds_the_frame_it_compares_with),
+        cmocka_unit_test(test_who_takes_a_window),
+        cmocka_unit_test(test_another_stands_in),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
