@@ -54,7 +54,36 @@ static const char help_index[] =
     "      --threads N            CPU threads (all cores)\n"
     "      --decoder D            auto, cpu or nvdec; auto: where the model runs\n"
     "      --decode-lanes N[+M]   parts of one file decoded side by side (nvdec 12, cpu 1), and M more on the CPU\n"
-    "      --progress FORM        auto, plain, json or none; on standard error\n";
+    "      --progress FORM        auto, plain, json or none; on standard error\n"
+    "\n"
+    "Several models\n"
+    "      --model NAME=DIR       again for each, four at most\n"
+    "      --route RULES          which takes what: see 'scenelog help route'\n";
+
+static const char help_route[] =
+    "scenelog index|watch --model NAME=DIR --model NAME=DIR... --route RULES\n"
+    "\n"
+    "Several models in one process, on one device. Rules are parted by commas and read from left to right; the first\n"
+    "that fits a source says which model its windows go to. What no rule fits goes to the first --model.\n"
+    "\n"
+    "  --route 'live=fast, part=fast, file=deep else fast'\n"
+    "\n"
+    "A rule is WHERE=MODEL. WHERE is one of\n"
+    "  live                       sources that watch follows\n"
+    "  file                       files, of index and of watch\n"
+    "  part                       files of which --from or --to names a part: somebody waits for it\n"
+    "  PATTERN                    of the source's name, such as 'gate-*'; * for all\n"
+    "MODEL may be followed by another that stands in:\n"
+    "  deep else if missing fast  when deep cannot be opened; said once. Without it that is an error. All of deep's\n"
+    "                             windows go to fast then\n"
+    "  deep else if busy fast     a full window goes to fast when deep has as many in work as it takes at once, and\n"
+    "                             fast has room and no window of its own in work or waiting; both must take pictures\n"
+    "                             of the same size, as all published sizes do. Not with --deterministic\n"
+    "  deep else fast             both\n"
+    "\n"
+    "Models that no rule can lead to are not opened. What one model has done is not asked of another, also when rules\n"
+    "change (--force does). Each window and event in the index says whose it is: query --format jsonl, info INDEX.\n"
+    "On a GPU each model gets an equal share of what the weights leave free.\n";
 
 static const char help_watch[] =
     "scenelog watch [OPTIONS] URL...\n"
@@ -74,6 +103,7 @@ static const char help_watch[] =
     "Model and request\n"
     "  -m, --model DIR; --window T (10 s); --fps RATE; --max-tokens-per-pair N; --prompt TEXT; --prompt-file FILE;\n"
     "  --device D; --threads N    as for 'scenelog index'\n"
+    "      --model NAME=DIR...; --route RULES   several models: see 'scenelog help route'\n"
     "\n"
     "Index\n"
     "  -d, --index FILE           the index; made if there is none\n"
@@ -184,7 +214,7 @@ int sl_cmd_help(int argc, char **argv)
     static const struct {
         const char *name, *text;
     } topics[] = {{"index", help_index}, {"watch", help_watch}, {"query", help_query}, {"check", help_check},
-                  {"info", help_info},   {"bench", help_bench}, {"exit", help_exit}};
+                  {"info", help_info},   {"bench", help_bench}, {"route", help_route}, {"exit", help_exit}};
     if (argc < 2) {
         fputs(overview, stdout);
         return 0;
