@@ -18,9 +18,7 @@ enum {
     MAX_TOKENS_PER_PAIR = 768,
 };
 
-// For algorithms of products; for the surfaces of decoding sessions, as a dozen of them need for HD.
-#define ALGORITHM_BYTES ((int64_t)1 << 30)
-#define SURFACE_BYTES   ((int64_t)3 << 30)
+#define ALGORITHM_BYTES ((int64_t)1 << 30) // for those of products
 
 // What suits a kind of device.
 struct pace {
@@ -265,7 +263,8 @@ static int plan_sequences(const struct sl_model_options *options, const struct s
                           struct sl_model *model, int64_t *kv_tokens, struct sl_error *error)
 {
     struct sl_device_info info = info_of(model);
-    int64_t own = decoder_bytes(model, pace_of(&info)->prefill_rows) + later_bytes(options, model) + SURFACE_BYTES;
+    int64_t own =
+        decoder_bytes(model, pace_of(&info)->prefill_rows) + later_bytes(options, model) + SL_MODEL_SURFACE_BYTES;
     int64_t room = is_gpu(&info) ? info.free_bytes - own - shared->others_bytes : info.memory_bytes / 4;
     int64_t each = sl_model_window_bytes(options, model);
     int64_t fit = room > 0 ? room / shared->sharers / each : 0;

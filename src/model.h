@@ -12,6 +12,9 @@
 #include "lm/lm.h"
 #include "vision/vision.h"
 
+// Of a GPU: for the surfaces of decoding sessions, as a dozen of them need for HD.
+#define SL_MODEL_SURFACE_BYTES ((int64_t)3 << 30)
+
 struct sl_model_options {
     const char *dir;         // Hugging Face folder
     const char *shape;       // a config.json: random weights of its shapes, and the tokenizer of `dir`; NULL: none

@@ -54,7 +54,7 @@ static void drop_what_does_not_fit(struct opening *o, const struct sl_device_inf
             continue;
         }
         int64_t wants = sl_model_bytes(o->options, model) + sl_model_window_bytes(o->options, model);
-        if (taken > 0 && taken + wants > info->free_bytes) {
+        if (taken > 0 && taken + wants + SL_MODEL_SURFACE_BYTES > info->free_bytes) {
             sl_fail(&o->models->missing[i], SL_ERR_MEMORY,
                     "%s: %.1f GiB are free, the models before it take %.1f and it would take %.1f: a shorter --window, "
                     "a lower --max-tokens-per-pair or smaller models would fit",

@@ -9,6 +9,7 @@ command -v sqlite3 >/dev/null || { echo "sqlite3 is not installed" && exit 77; }
 scenelog=$BUILD/scenelog
 golden=$SRCDIR/tests/golden/data
 clips=$SRCDIR/samples/clips
+device=${DEVICE:-cpu}
 fast=$SRCDIR/samples/demo-model
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -26,7 +27,7 @@ fail() {
 index() { # index INDEX ARGUMENTS...
     db=$work/$1
     shift
-    "$scenelog" index --progress=none --device cpu --max-tokens-per-pair 20 -d "$db" "$@" >"$work/out" 2>"$work/err"
+    "$scenelog" index --progress=none --device "$device" --max-tokens-per-pair 20 -d "$db" "$@" >"$work/out" 2>"$work/err"
 }
 # asked INDEX WANTED: "SOURCE MODEL WINDOWS" of all done windows, joined by |.
 asked() {
@@ -108,7 +109,7 @@ refused 'else if missing' --model "deep=$work/twin" --route 'file=deep else fast
 refused 'pictures of different sizes' --model "deep=$work/moe" --route 'file=deep else fast'
 
 # Watching: of two sources, each played from a file, one goes by name.
-timeout -s TERM 7 "$scenelog" watch --device cpu --max-tokens-per-pair 20 --window 2 -d "$work/watch.db" --name gate \
+timeout -s TERM 7 "$scenelog" watch --device "$device" --max-tokens-per-pair 20 --window 2 -d "$work/watch.db" --name gate \
     --name yard --model "fast=$fast" --model "deep=$work/moe" --route 'live=fast,gate=fast,file=deep' \
     "file:$clips/morning.mp4" "file:$clips/evening.mp4" 2>"$work/err" || true
 got=$(sqlite3 -separator ' ' "$work/watch.db" "SELECT DISTINCT source.name, model.name FROM window
