@@ -12,9 +12,7 @@
 enum {
     STEPS = 32,        // of one stretch of decoding
     SLACK_TOKENS = 64, // a page
-    PICTURE_WIDTH = 1920,
-    PICTURE_HEIGHT = 1080,
-    PICTURE_TOKENS = 2040, // 60 x 34 of 32 x 32 pixels
+    WARM_UP_TOKENS = 16,
 };
 
 struct bench {
@@ -59,6 +57,9 @@ static void complete(struct sl_bench_options *o, int gpu)
     o->prefill_rows = o->prefill_rows > 0 ? o->prefill_rows : gpu ? 4096 : 2048;
     o->width = o->width > 0 ? o->width : 640;
     o->height = o->height > 0 ? o->height : 352;
+    o->picture_width = o->picture_width > 0 ? o->picture_width : SL_BENCH_PICTURE_WIDTH;
+    o->picture_height = o->picture_height > 0 ? o->picture_height : SL_BENCH_PICTURE_HEIGHT;
+    o->answer_tokens = o->answer_tokens > 0 ? o->answer_tokens : SL_BENCH_ANSWER_TOKENS;
 }
 
 static int64_t patches_of(const struct bench *b, int64_t width, int64_t height)
@@ -68,13 +69,21 @@ static int64_t patches_of(const struct bench *b, int64_t width, int64_t height)
     return width / unit * (height / unit) * v->merge * v->merge;
 }
 
+// Visual tokens of the picture that is answered, whose sides are rounded to whole ones: 60 x 34 for 1920x1080.
+static int64_t picture_tokens(const struct bench *b)
+{
+    int64_t unit = (int64_t)b->model.config.vision.patch * b->model.config.vision.merge;
+    int64_t columns = (b->o.picture_width + unit / 2) / unit, rows = (b->o.picture_height + unit / 2) / unit;
+    return (columns > 0 ? columns : 1) * (rows > 0 ? rows : 1);
+}
+
 // The most patches of one call: all pairs at once.
 static int64_t most_patches(const struct bench *b)
 {
     int64_t most = patches_of(b, b->o.width, b->o.height) * b->o.pairs;
     int64_t others[2] = {0, 0};
     if (b->o.parts & SL_BENCH_ANSWER) {
-        others[0] = (int64_t)PICTURE_TOKENS * b->model.config.vision.merge * b->model.config.vision.merge;
+        others[0] = picture_tokens(b) * b->model.config.vision.merge * b->model.config.vision.merge;
     }
     if (b->o.parts & SL_BENCH_CHUNK) {
         others[1] = patches_of(b, SL_BENCH_CHUNK_SIDE, SL_BENCH_CHUNK_SIDE) * SL_BENCH_CHUNK_PAIRS;
@@ -129,7 +138,7 @@ static void plan(const struct bench *b, int64_t *kv_tokens, int64_t *sequences)
         raise_to(sequences, o->batch[i]);
     }
     if (o->parts & SL_BENCH_ANSWER) {
-        raise_to(kv_tokens, tokens_of_clip(1, PICTURE_TOKENS) + SL_BENCH_ANSWER_TOKENS + SLACK_TOKENS);
+        raise_to(kv_tokens, tokens_of_clip(1, picture_tokens(b)) + o->answer_tokens + SLACK_TOKENS);
     }
     if (o->parts & SL_BENCH_CHUNK) {
         raise_to(kv_tokens, SL_BENCH_MAX_CHUNKS * (tokens_of_chunk(b) + 100 + SLACK_TOKENS));
@@ -505,37 +514,41 @@ static int measure_prefill(struct bench *b, struct sl_error *error)
 // From the picture to the last token, nothing left out but the decoding of the video.
 static int measure_answer(struct bench *b, struct sl_error *error)
 {
-    if (tokens_of_clip(1, PICTURE_TOKENS) + SL_BENCH_ANSWER_TOKENS + SLACK_TOKENS > b->kv_tokens) {
+    if (tokens_of_clip(1, picture_tokens(b)) + b->o.answer_tokens + SLACK_TOKENS > b->kv_tokens) {
         return SL_OK; // as unmeasured
     }
     struct clips clips;
-    int status = make_clips(b, 1, 1, PICTURE_WIDTH, PICTURE_HEIGHT, PICTURE_TOKENS, &clips, error);
+    int status = make_clips(b, 1, 1, b->o.picture_width, b->o.picture_height, picture_tokens(b), &clips, error);
     if (status != SL_OK) {
         return status;
     }
     b->f->answer_prompt_tokens = clips.prompt[0].tokens;
     double *seconds = calloc((size_t)b->o.repeat, sizeof *seconds);
     double *first = calloc((size_t)b->o.repeat, sizeof *first);
-    status = seconds != NULL && first != NULL ? SL_OK : sl_fail(error, SL_ERR_MEMORY, "out of memory");
-    for (int i = -1; i < b->o.repeat && status == SL_OK; i++) { // the first is the warm-up, up to the first token
+    double *rate = calloc((size_t)b->o.repeat, sizeof *rate);
+    status = seconds != NULL && first != NULL && rate != NULL ? SL_OK : sl_fail(error, SL_ERR_MEMORY, "out of memory");
+    for (int i = -1; i < b->o.repeat && status == SL_OK; i++) { // the first is the warm-up
         struct sl_asked asked;
         double start = sl_timing_now_s();
         status = fill_clips(b, &clips, error);
-        int tokens = i < 0 ? 1 : SL_BENCH_ANSWER_TOKENS;
+        int tokens = (int)(i < 0 && b->o.answer_tokens > WARM_UP_TOKENS ? WARM_UP_TOKENS : b->o.answer_tokens);
         status = status == SL_OK ? sl_ask(b->model.engine, clips.prompt, 1, tokens, &asked, error) : status;
         if (status == SL_OK) {
             first[i < 0 ? 0 : i] = (double)asked.token_us[0] * 1e-6 - start;
             seconds[i < 0 ? 0 : i] = (double)asked.token_us[tokens - 1] * 1e-6 - start;
+            rate[i < 0 ? 0 : i] = (tokens - 1) * 1e6 / (double)(asked.token_us[tokens - 1] - asked.token_us[0] + 1);
             sl_asked_finish(&asked, 1);
         }
     }
     if (status == SL_OK) {
         b->f->answer_s = sl_timing_spread(seconds, (int)b->o.repeat);
         b->f->first_token_s = sl_timing_spread(first, (int)b->o.repeat);
+        b->f->answer_rate = sl_timing_spread(rate, (int)b->o.repeat);
         note_peak(b);
     }
     free(seconds);
     free(first);
+    free(rate);
     free_clips(&clips);
     return status;
 }

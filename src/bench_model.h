@@ -16,7 +16,12 @@ enum sl_bench_part {
     SL_BENCH_CHUNK = 32,
 };
 
-enum { SL_BENCH_MAX_BATCHES = 16, SL_BENCH_ANSWER_TOKENS = 512 };
+enum {
+    SL_BENCH_MAX_BATCHES = 16,
+    SL_BENCH_ANSWER_TOKENS = 512,
+    SL_BENCH_PICTURE_WIDTH = 1920,
+    SL_BENCH_PICTURE_HEIGHT = 1080,
+};
 
 struct sl_bench_options {
     const char *model_dir;   // not looked at with `shape`
@@ -29,6 +34,7 @@ struct sl_bench_options {
     // 0: what the device makes sensible
     int64_t context, pairs, prompt_tokens, prefill_rows;
     int64_t width, height;
+    int64_t picture_width, picture_height, answer_tokens; // of SL_BENCH_ANSWER; 0: as above
 };
 
 struct sl_bench_decode {
@@ -68,6 +74,7 @@ struct sl_bench_figures {
     int decode_count;
     int64_t answer_prompt_tokens;
     struct sl_spread first_token_s, answer_s; // of one pair of 1920x1080: resize, tower, prefill (and 512 tokens)
+    struct sl_spread answer_rate;             // tokens a second from the first to the last
     struct sl_bench_chunk chunk[16];
     int chunk_count;
     int64_t peak_bytes;    // of the device's memory; of a CPU's process

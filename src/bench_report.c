@@ -278,6 +278,97 @@ int sl_bench_print_model_json(const struct sl_bench_figures *f, struct sl_error 
     return finish(&w, error);
 }
 
+// ---- Two models
+
+// One row: a figure of both with its spread, and how the second one's median compares.
+static void print_compared(const char *name, const struct sl_spread *a, const struct sl_spread *b, double scale,
+                           const char *unit)
+{
+    printf("%-21s", name);
+    for (int i = 0; i < 2; i++) {
+        const struct sl_spread *s = i == 0 ? a : b;
+        char text[80] = "does not fit";
+        if (s->median > 0) {
+            snprintf(text, sizeof text, "%.4g %s (%.4g to %.4g)", s->median * scale, unit, s->low * scale,
+                     s->high * scale);
+        }
+        printf(" %-34s", text);
+    }
+    if (a->median > 0 && b->median > 0) {
+        printf(" x %.3g", b->median / a->median);
+    }
+    printf("\n");
+}
+
+static void print_compared_number(const char *name, double a, double b, const char *format)
+{
+    char text[2][80] = {"not known", "not known"};
+    double values[2] = {a, b};
+    for (int i = 0; i < 2; i++) {
+        if (values[i] > 0) {
+            snprintf(text[i], sizeof text[i], format, values[i]);
+        }
+    }
+    printf("%-21s %-34s %-34s", name, text[0], text[1]);
+    if (a > 0 && b > 0) {
+        printf(" x %.3g", b / a);
+    }
+    printf("\n");
+}
+
+void sl_bench_print_comparison(const struct sl_bench_comparison *c)
+{
+    const struct sl_bench_figures *a = &c->model[0], *b = &c->model[1];
+    printf("device                %s, %s\n", a->device.name, sl_dtype_name(a->compute));
+    printf("one at a time         a picture of %" PRId64 "x%" PRId64 ", then an answer of %" PRId64
+           " tokens; median of %" PRId64 " (lowest to highest)\n\n",
+           c->picture_width, c->picture_height, c->answer_tokens, c->repeat);
+    printf("%-21s %-34s %s\n", "", a->model, b->model);
+    print_compared_number("weights", a->weights_bytes * 1e-9, b->weights_bytes * 1e-9, "%.4g GB");
+    print_compared_number("prompt", (double)a->answer_prompt_tokens, (double)b->answer_prompt_tokens, "%.0f tokens");
+    print_compared("time to first token", &a->first_token_s, &b->first_token_s, 1e3, "ms");
+    print_compared("decode", &a->answer_rate, &b->answer_rate, 1, "tok/s");
+    print_compared("total response time", &a->answer_s, &b->answer_s, 1, "s");
+    print_compared_number("peak memory", (double)a->peak_bytes * 1e-9, (double)b->peak_bytes * 1e-9, "%.4g GB");
+    char sequences[64];
+    snprintf(sequences, sizeof sequences, "%%.0f of %" PRId64 " tokens", a->context);
+    print_compared_number("largest batch", (double)a->largest_batch, (double)b->largest_batch, sequences);
+}
+
+static void put_compared(struct writer *w, const struct sl_bench_figures *f)
+{
+    put_text(w, "model", f->model);
+    put(w, "weights_bytes", f->weights_bytes);
+    put(w, "load_s", f->load_s);
+    put_known(w, "prompt_tokens", (double)f->answer_prompt_tokens);
+    put_spread(w, "first_token_ms", &f->first_token_s, 1e3);
+    put_spread(w, "decode_tok_per_s", &f->answer_rate, 1);
+    put_spread(w, "response_ms", &f->answer_s, 1e3);
+    put_known(w, "peak_bytes", (double)f->peak_bytes);
+    put_known(w, "largest_batch", (double)f->largest_batch);
+}
+
+int sl_bench_print_comparison_json(const struct sl_bench_comparison *c, struct sl_error *error)
+{
+    struct writer w = {.object = cJSON_CreateObject()};
+    put_text(&w, "device", c->model[0].device.name);
+    put(&w, "threads", c->model[0].device.threads);
+    put_text(&w, "compute", sl_dtype_name(c->model[0].compute));
+    put(&w, "repeat", (double)c->repeat);
+    put(&w, "picture_width", (double)c->picture_width);
+    put(&w, "picture_height", (double)c->picture_height);
+    put(&w, "answer_tokens", (double)c->answer_tokens);
+    put(&w, "largest_batch_context", (double)c->model[0].context);
+    cJSON *models = cJSON_AddArrayToObject(w.object, "models");
+    w.lost += models == NULL;
+    for (int i = 0; i < SL_BENCH_COMPARED; i++) {
+        struct writer one = append(models);
+        put_compared(&one, &c->model[i]);
+        w.lost += one.lost;
+    }
+    return finish(&w, error);
+}
+
 // ---- The pipeline
 
 void sl_bench_print_pipeline(const struct sl_bench_pipeline_figures *f)

@@ -3,11 +3,13 @@
 #ifndef SL_SRC_BENCH_REPORT_H
 #define SL_SRC_BENCH_REPORT_H
 
-#include "src/bench_model.h"
+#include "src/bench_compare.h"
 #include "src/bench_pipeline.h"
 
 void sl_bench_print_model(const struct sl_bench_figures *figures);
 int sl_bench_print_model_json(const struct sl_bench_figures *figures, struct sl_error *error);
+void sl_bench_print_comparison(const struct sl_bench_comparison *comparison);
+int sl_bench_print_comparison_json(const struct sl_bench_comparison *comparison, struct sl_error *error);
 void sl_bench_print_pipeline(const struct sl_bench_pipeline_figures *figures);
 int sl_bench_print_pipeline_json(const struct sl_bench_pipeline_figures *figures, struct sl_error *error);
 

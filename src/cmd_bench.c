@@ -20,11 +20,15 @@ static const char prompt[] =
     "time range of one event, \"mm:ss.ff - mm:ss.ff\", counted from the start of the video; each value is one sentence "
     "that says what happens. If nothing happens, answer {}.";
 
+enum mode { MODE_MODEL = 1, MODE_PIPELINE = 2, MODE_COMPARE = 4, MODE_ANY = 7 };
+
 struct options {
     struct sl_bench_options model;
     struct sl_bench_pipeline_options pipeline;
     int random, json;
-    int model_given, pipeline_given; // an option that belongs to the one or the other alone
+    enum mode mode;
+    int modes;   // those that all options given belong to, or-ed
+    int compare; // 1: asked for
 };
 
 enum {
@@ -34,13 +38,14 @@ enum {
     OPT_THREADS,
     OPT_JSON,
     OPT_REPEAT,
+    OPT_COMPARE,
     OPT_ONLY, // from here on for measuring the model
-    OPT_BATCH,
-    OPT_CONTEXT,
-    OPT_PAIRS,
     OPT_SIZE,
-    OPT_PROMPT_TOKENS,
+    OPT_CONTEXT,
     OPT_PREFILL_ROWS,
+    OPT_BATCH,
+    OPT_PAIRS,
+    OPT_PROMPT_TOKENS,
     OPT_PIPELINE, // from here on for the pipeline
     OPT_OUTPUT_TOKENS,
     OPT_WINDOW,
@@ -61,6 +66,7 @@ static const struct option long_options[] = {
     {"threads", required_argument, NULL, OPT_THREADS},
     {"json", no_argument, NULL, OPT_JSON},
     {"repeat", required_argument, NULL, OPT_REPEAT},
+    {"compare", no_argument, NULL, OPT_COMPARE},
     {"only", required_argument, NULL, OPT_ONLY},
     {"batch", required_argument, NULL, OPT_BATCH},
     {"context", required_argument, NULL, OPT_CONTEXT},
@@ -155,7 +161,6 @@ static int set_decoder(struct sl_bench_pipeline_options *o, const char *text, st
 
 static int set_model_option(struct options *o, int option, const char *text, struct sl_error *e)
 {
-    o->model_given = 1;
     switch (option) {
     case OPT_ONLY:
         return each_of(text, o, take_part, e);
@@ -181,7 +186,6 @@ static int set_pipeline_option(struct options *o, int option, const char *text, 
     struct sl_window_rules *r = &o->pipeline.rules;
     int64_t number = 0;
     int status = SL_OK;
-    o->pipeline_given = 1;
     switch (option) {
     case OPT_PIPELINE:
         o->pipeline.path = text;
@@ -189,6 +193,7 @@ static int set_pipeline_option(struct options *o, int option, const char *text, 
     case OPT_OUTPUT_TOKENS:
         status = sl_option_int("--output-tokens", text, 4, 4096, &number, e);
         r->max_new_tokens = (int)number;
+        o->model.answer_tokens = number;
         return status;
     case OPT_WINDOW:
         status = sl_option_span("--window", text, &r->window_us, e);
@@ -217,8 +222,29 @@ static int set_pipeline_option(struct options *o, int option, const char *text, 
     }
 }
 
+static int modes_of(int option)
+{
+    switch (option) {
+    case 'm':
+    case OPT_CONFIG:
+    case OPT_RANDOM:
+        return MODE_MODEL | MODE_PIPELINE;
+    case OPT_COMPARE:
+        return MODE_COMPARE;
+    case OPT_SIZE:
+    case OPT_CONTEXT:
+    case OPT_PREFILL_ROWS:
+        return MODE_MODEL | MODE_COMPARE;
+    case OPT_OUTPUT_TOKENS:
+        return MODE_PIPELINE | MODE_COMPARE;
+    default:
+        return option < OPT_ONLY ? MODE_ANY : option < OPT_PIPELINE ? MODE_MODEL : MODE_PIPELINE;
+    }
+}
+
 static int set_option(struct options *o, int option, const char *text, struct sl_error *e)
 {
+    o->modes &= modes_of(option);
     switch (option) {
     case 'm':
         o->model.model_dir = text;
@@ -236,6 +262,9 @@ static int set_option(struct options *o, int option, const char *text, struct sl
         return sl_option_int("--threads", text, 1, 1024, &o->model.threads, e);
     case OPT_JSON:
         o->json = 1;
+        return SL_OK;
+    case OPT_COMPARE:
+        o->compare = 1; // its models are no options
         return SL_OK;
     case OPT_REPEAT:
         return sl_option_int("--repeat", text, 1, 1000, &o->model.repeat, e);
@@ -255,6 +284,27 @@ static void share(struct options *o)
         .dir = m->model_dir, .shape = m->shape, .device = m->device, .threads = (int)m->threads};
 }
 
+static int check_options(struct options *o, int operands, struct sl_error *e)
+{
+    const struct sl_bench_options *m = &o->model;
+    int compares = o->compare;
+    o->mode = compares ? MODE_COMPARE : o->pipeline.path != NULL ? MODE_PIPELINE : MODE_MODEL;
+    if (!(o->modes & (int)o->mode)) {
+        return sl_fail(e, SL_ERR_USAGE,
+                       "bench: options that do not go together: measuring a model, --pipeline FILE and --compare each "
+                       "have their own; see 'scenelog help bench'");
+    }
+    if (compares && operands != SL_BENCH_COMPARED) {
+        return sl_fail(e, SL_ERR_USAGE, "bench: --compare takes two models, folders or config.json files");
+    }
+    if ((!compares && operands != 0) || (m->shape != NULL) != (o->random != 0) ||
+        (m->shape != NULL && m->model_dir != NULL && o->pipeline.path == NULL)) {
+        return sl_fail(e, SL_ERR_USAGE, "bench: takes either --model DIR, or --config FILE with --random");
+    }
+    share(o);
+    return SL_OK;
+}
+
 static int parse(int argc, char **argv, struct options *o, struct sl_error *e)
 {
     opterr = 0;
@@ -269,17 +319,7 @@ static int parse(int argc, char **argv, struct options *o, struct sl_error *e)
             return status;
         }
     }
-    const struct sl_bench_options *m = &o->model;
-    if (optind != argc || (m->shape != NULL) != (o->random != 0) ||
-        (m->shape != NULL && m->model_dir != NULL && o->pipeline.path == NULL)) {
-        return sl_fail(e, SL_ERR_USAGE, "bench: takes either --model DIR, or --config FILE with --random");
-    }
-    if (o->pipeline_given && (o->pipeline.path == NULL || o->model_given)) {
-        return sl_fail(e, SL_ERR_USAGE,
-                       "bench: options of --pipeline FILE and options of measuring the model are mixed");
-    }
-    share(o);
-    return SL_OK;
+    return check_options(o, argc - optind, e);
 }
 
 // ---- The command
@@ -310,9 +350,26 @@ static int bench_pipeline(const struct options *o, struct sl_error *e)
     return status;
 }
 
+static int bench_compare(const struct options *o, char **models, struct sl_error *e)
+{
+    struct sl_bench_options one = o->model;
+    struct sl_bench_comparison comparison;
+    one.picture_width = one.width;
+    one.picture_height = one.height;
+    int status = sl_bench_compare(&one, (const char *const *)models, &comparison, e);
+    if (status == SL_OK && o->json) {
+        return sl_bench_print_comparison_json(&comparison, e);
+    }
+    if (status == SL_OK) {
+        sl_bench_print_comparison(&comparison);
+    }
+    return status;
+}
+
 int sl_cmd_bench(int argc, char **argv)
 {
     struct options options = {
+        .modes = MODE_ANY,
         .model = {.device = "auto", .repeat = REPEATS},
         .pipeline = {.rules = {.fps_num = 2,
                                .fps_den = 1,
@@ -327,7 +384,9 @@ int sl_cmd_bench(int argc, char **argv)
     struct sl_error error = {0};
     int status = parse(argc, argv, &options, &error);
     if (status == SL_OK) {
-        status = options.pipeline.path != NULL ? bench_pipeline(&options, &error) : bench_model(&options, &error);
+        status = options.mode == MODE_COMPARE    ? bench_compare(&options, argv + optind, &error)
+                 : options.mode == MODE_PIPELINE ? bench_pipeline(&options, &error)
+                                                 : bench_model(&options, &error);
     }
     return status == SL_OK ? 0 : sl_report(&error);
 }

@@ -177,9 +177,19 @@ static const char help_bench[] =
     "      --window T, --fps RATE, --max-tokens-per-pair N, --from T, --to T, --decoder D,\n"
     "      --decode-lanes N[+M]   as for index\n"
     "      --decode-all           lanes decode pictures that nobody needs, too\n"
+    "\n"
+    "Two models side by side\n"
+    "      --compare A B          checkpoints, or config.json files (random weights): a picture, then an answer, one "
+    "at\n"
+    "                             a time; each model in a process of its own, the one after the other\n"
+    "      --size WxH             of the picture (1920x1080)\n"
+    "      --output-tokens N      of the answer, exactly (512)\n"
+    "      --context N            of the sequences that are counted as largest batch (4096; a CPU 512)\n"
+    "\n"
     "With random weights the tokenizer of -m DIR (the demo model) lays out the prompts.\n"
     "\n"
-    "Keys of --json (those with _ms, and seconds, have _low and _high beside them; null: not measured)\n"
+    "Keys of --json (those with _ms, seconds and decode_tok_per_s have _low and _high beside them; null: not "
+    "measured)\n"
     "  device threads compute model weights_bytes gemm_gflops memory_gb_per_s load_s load_gb_per_s\n"
     "  vision_pairs vision_width vision_height vision_ms vision_gflops vision_ratio (to gemm_gflops)\n"
     "  prefill_tokens prefill_ms prefill_tok_per_s prefill_gflops prefill_ratio (with pictures, tower included)\n"
@@ -192,7 +202,11 @@ static const char help_bench[] =
     "  device model file load_s total_s media_s times_real_time windows windows_failed windows_per_s "
     "windows_in_flight\n"
     "  prompt_tokens generated_tokens pictures_decoded pictures_shown pictures_on_gpu host_cores_busy\n"
-    "  read_s resize_s vision_s prefill_s decode_s (the whole span by this stage alone) binds\n";
+    "  read_s resize_s vision_s prefill_s decode_s (the whole span by this stage alone) binds\n"
+    "and of --compare\n"
+    "  device threads compute repeat picture_width picture_height answer_tokens largest_batch_context\n"
+    "  models: [model weights_bytes load_s prompt_tokens first_token_ms decode_tok_per_s response_ms peak_bytes\n"
+    "  largest_batch]\n";
 
 static const char help_exit[] =
     "Exit codes\n"

@@ -87,6 +87,35 @@ for key in $(jq -r 'keys[]' "$work/pipeline.json"); do
     grep -qw "$key" "$work/help" || { echo "FAILED: 'help bench' does not tell of $key"; failed=1; }
 done
 
+# Two models side by side: figures of each, the memory of each its own (the small one comes second), and they agree.
+moe=$SRCDIR/tests/golden/data/moe-published/config.json
+"$scenelog" bench --compare "$model" "$moe" --device cpu --size 128x96 --output-tokens 24 --repeat 3 --json \
+    >"$work/compare.json" || failed=1
+# 4 x 3 tokens, of the other 16 x 12, with a label and a question.
+holds "$work/compare.json" '.repeat == 3' '.answer_tokens == 24' '.picture_width == 128 and .picture_height == 96' \
+    '[.models[].model] == ["demo-model", "config"]' '[.models[].prompt_tokens] == [102, 282]' \
+    'all(.models[]; .first_token_ms_low <= .first_token_ms and .first_token_ms <= .first_token_ms_high)' \
+    'all(.models[]; .response_ms_low <= .response_ms and .response_ms <= .response_ms_high)' \
+    'all(.models[]; .decode_tok_per_s_low <= .decode_tok_per_s and .decode_tok_per_s <= .decode_tok_per_s_high)' \
+    'all(.models[]; 1.01 * .response_ms_low >= .first_token_ms_low + 23000 / .decode_tok_per_s_high)' \
+    'all(.models[]; .response_ms_high <= 1.01 * (.first_token_ms_high + 23000 / .decode_tok_per_s_low))' \
+    '.models[0].weights_bytes > 3e7 and .models[1].weights_bytes < 1e6' \
+    '.models[0].peak_bytes > 3e7 and .models[1].peak_bytes < .models[0].peak_bytes' \
+    'all(.models[]; .largest_batch > 1)' '.largest_batch_context == 512'
+for key in $(jq -r 'keys[], (.models[0] | keys[])' "$work/compare.json"); do
+    grep -qw "${key%_low}" "$work/help" || grep -qw "${key%_high}" "$work/help" ||
+        { echo "FAILED: 'help bench' does not tell of $key"; failed=1; }
+done
+"$scenelog" bench --compare "$model" "$moe" --device cpu --size 128x96 --output-tokens 24 --repeat 1 >"$work/table" ||
+    failed=1
+for row in 'time to first token' decode 'total response time' 'peak memory' 'largest batch'; do
+    grep -q "^$row .*[0-9].*[0-9].* x [0-9]" "$work/table" || { echo "FAILED: no '$row' in:"; cat "$work/table"; failed=1; }
+done
+"$scenelog" bench --compare "$model" "$work/none.json" --device cpu --size 128x96 --output-tokens 4 --repeat 1 \
+    >"$work/out" 2>"$work/err"
+[ $? = 8 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q none.json "$work/err" && [ ! -s "$work/out" ] ||
+    { echo "FAILED: a missing model of two:"; cat "$work/err"; failed=1; }
+
 # Refused: exit code 2, one line.
 refused() {
     "$scenelog" bench "$@" >"$work/out" 2>"$work/err"
@@ -101,4 +130,9 @@ refused --size 640
 refused --random
 refused --pipeline "$clip" --batch 1
 refused --output-tokens 5
+refused --compare "$model"
+refused --compare "$model" "$model" "$model"
+refused --compare "$model" "$moe" --batch 4
+refused --compare "$model" "$moe" -m "$model"
+refused "$model"
 exit $failed
