@@ -118,4 +118,14 @@ got=$(sqlite3 -separator ' ' "$work/watch.db" "SELECT DISTINCT source.name, mode
 [ "$got" = 'gate demo-model|yard moe|' ] || fail "watch: got '$got'" "$work/err"
 [ "$(sqlite3 "$work/watch.db" "SELECT count(*) >= 2 FROM window WHERE state = 'done'")" = 1 ] || fail "watch: no windows"
 sound watch.db
+
+# Six windows are full at the same moment, four are what one model takes at once: the other gets some.
+morning=file:$clips/morning.mp4 evening=file:$clips/evening.mp4
+timeout -s TERM 5 "$scenelog" watch --device "$device" --max-tokens-per-pair 60 --window 1 -d "$work/crowd.db" --name a \
+    --name b --name c --name d --name e --name f --model "fast=$fast" --model "deep=$work/twin" \
+    --route 'live=deep,[a-f]=fast else deep' "$morning" "$evening" "$morning" "$evening" "$morning" "$evening" \
+    2>"$work/err" || true
+[ "$(sqlite3 "$work/crowd.db" "SELECT count(DISTINCT model) FROM window WHERE state = 'done'")" = 2 ] ||
+    [ "$device" != cpu ] || fail "watch: a busy model's windows found no other" "$work/err"
+sound crowd.db
 exit $failed
