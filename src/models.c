@@ -7,6 +7,7 @@ struct opening {
     struct sl_models *models;
     const struct sl_model_options *options;
     int wanted; // models, a bit each
+    int gpu;
 };
 
 static int is_wanted(const struct opening *o, int i)
@@ -78,35 +79,39 @@ static int64_t others_bytes(const struct opening *o, int i)
     return sum;
 }
 
-// Each in turn gets its share of what is left for windows; a GPU's free memory shrinks as they do, a CPU's quarter does
-// not.
-static void load(struct opening *o)
+// What follows from the device, and whether there is room for all.
+static void plan(struct opening *o)
 {
     struct sl_models *m = o->models;
     struct sl_device_info info;
     m->device->ops->info(m->device, &info);
-    int gpu = info.threads == 0;
+    o->gpu = info.threads == 0;
     for (int i = 0; i < SL_ROUTE_MODELS; i++) {
         if (is_wanted(o, i) && !is_missing(m, i)) {
             sl_model_place(o->options, m->device, &m->model[i]);
         }
     }
-    if (gpu) {
+    if (o->gpu) {
         drop_what_does_not_fit(o, &info);
     }
+}
+
+// Each in turn gets its share of what is left for windows; a GPU's free memory shrinks as they do, a CPU's quarter does
+// not. Eyes come last, as was planned.
+static void load(struct opening *o)
+{
+    struct sl_models *m = o->models;
     for (int i = 0; i < SL_ROUTE_MODELS; i++) {
-        struct sl_model_room room = {.sharers = count_wanted_from(o, gpu ? i : 0),
-                                     .others_bytes = gpu ? others_bytes(o, i) : 0};
-        if (is_wanted(o, i) && !is_missing(m, i)) {
-            (void)sl_model_load(o->options, &room, &m->model[i], &m->missing[i]); // kept in `missing`
+        struct sl_model_room room = {.sharers = count_wanted_from(o, o->gpu ? i : 0),
+                                     .others_bytes = o->gpu ? others_bytes(o, i) : 0};
+        if (is_wanted(o, i) && !is_missing(m, i) &&
+            sl_model_load(o->options, &room, &m->model[i], &m->missing[i]) != SL_OK) {
+            sl_model_close(&m->model[i]); // what it took is free for the others
         }
     }
     for (int i = 0; i < SL_ROUTE_MODELS; i++) {
         if (is_wanted(o, i) && !is_missing(m, i)) {
-            (void)sl_eye_create(&m->model[i], &m->eye[i], &m->missing[i]);
-        }
-        if (is_missing(m, i)) {
-            sl_model_close(&m->model[i]); // what it took is free for the others
+            (void)sl_eye_create(&m->model[i], &m->eye[i], &m->missing[i]); // kept in `missing`
         }
     }
 }
@@ -173,6 +178,10 @@ int sl_models_open(const struct sl_route *route, const struct sl_route_way *ways
     int status = check_ways(out, ways, way_count, error);
     if (status == SL_OK) {
         status = sl_model_open_device(options->device, options->threads, options->deterministic, &out->device, error);
+    }
+    if (status == SL_OK) {
+        plan(&o);
+        status = check_ways(out, ways, way_count, error);
     }
     if (status == SL_OK) {
         load(&o);

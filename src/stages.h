@@ -28,7 +28,7 @@ struct sl_item {
 struct sl_run {
     const struct sl_pipeline *job;
     struct sl_pipeline_progress *progress; // atomics
-    struct sl_choice choice; // once the source's name is known
+    struct sl_choice choice;               // once the source's name is known
     struct sl_db_media media;
     int64_t segment;
     struct sl_db_claim claim;
