@@ -145,18 +145,6 @@ static int set_size(struct options *o, const char *text, struct sl_error *e)
     return status;
 }
 
-static int set_decoder(struct sl_bench_pipeline_options *o, const char *text, struct sl_error *e)
-{
-    static const char *const names[] = {"auto", "cpu", "nvdec"}; // by enum sl_decoder
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            o->decoder = (enum sl_decoder)i;
-            return SL_OK;
-        }
-    }
-    return sl_fail(e, SL_ERR_USAGE, "--decoder %s: must be auto, cpu or nvdec", text);
-}
-
 // ---- Options
 
 static int set_model_option(struct options *o, int option, const char *text, struct sl_error *e)
@@ -207,7 +195,7 @@ static int set_pipeline_option(struct options *o, int option, const char *text, 
         r->max_tokens_per_pair = (int)number;
         return status;
     case OPT_DECODER:
-        return set_decoder(&o->pipeline, text, e);
+        return sl_lanes_read_decoder(text, &o->pipeline.decoder, e);
     case OPT_LANES:
         return sl_option_lanes(text, &o->pipeline.decode_lanes, &o->pipeline.decode_cpu_lanes, e);
     case OPT_DECODE_ALL:

@@ -10,6 +10,7 @@
 #include "core/time.h"
 #include "decode/decode.h"
 #include "src/commands.h"
+#include "src/lanes.h"
 #include "src/models.h"
 #include "src/options.h"
 #include "src/pipeline.h"
@@ -118,18 +119,6 @@ static int set_still(struct options *o, const char *text, struct sl_error *e)
     return status;
 }
 
-static int set_decoder(struct options *o, const char *text, struct sl_error *e)
-{
-    static const char *const names[] = {"auto", "cpu", "nvdec"}; // by enum sl_decoder
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            o->decoder = (enum sl_decoder)i;
-            return SL_OK;
-        }
-    }
-    return sl_fail(e, SL_ERR_USAGE, "--decoder %s: must be auto, cpu or nvdec", text);
-}
-
 // What shapes the request itself.
 static int set_rule(struct options *o, int option, const char *text, struct sl_error *e)
 {
@@ -204,7 +193,7 @@ static int set_option(struct options *o, int option, const char *text, struct sl
     case OPT_THREADS:
         return sl_option_int("--threads", text, 1, 1024, &o->threads, e);
     case OPT_DECODER:
-        return set_decoder(o, text, e);
+        return sl_lanes_read_decoder(text, &o->decoder, e);
     case OPT_LANES:
         return sl_option_lanes(text, &o->decode_lanes, &o->decode_cpu_lanes, e);
     case OPT_FORCE:

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/lanes.h"
 
+#include <string.h>
+
 enum { NVDEC_LANES = 12 }; // Hopper has seven decoding engines; more sessions keep them busy
 
 static int wait_for_lane(void *context, int lane, struct sl_error *error)
@@ -39,6 +41,18 @@ int sl_lanes_open(const struct sl_pipeline *job, struct sl_lanes *lanes, struct 
                                           .wait = wait_for_lane,
                                           .ctx = lanes};
     return SL_OK;
+}
+
+int sl_lanes_read_decoder(const char *text, enum sl_decoder *out, struct sl_error *error)
+{
+    static const char *const names[] = {"auto", "cpu", "nvdec"}; // by enum sl_decoder
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = (enum sl_decoder)i;
+            return SL_OK;
+        }
+    }
+    return sl_fail(error, SL_ERR_USAGE, "--decoder %s: must be auto, cpu or nvdec", text);
 }
 
 void sl_lanes_close(struct sl_lanes *lanes)
