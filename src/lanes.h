@@ -17,8 +17,9 @@ struct sl_lanes {
 // it is until sl_lanes_close, behind the last source.
 int sl_lanes_open(const struct sl_pipeline *job, struct sl_lanes *lanes, struct sl_source_options *options,
                   struct sl_error *error);
+void sl_lanes_close(struct sl_lanes *lanes); // of a failed one, too
+
 // What --decoder says.
 int sl_lanes_read_decoder(const char *text, enum sl_decoder *out, struct sl_error *error);
-void sl_lanes_close(struct sl_lanes *lanes); // of a failed one, too
 
 #endif
