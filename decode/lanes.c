@@ -99,6 +99,12 @@ struct sl_source_counts sl_counts_sum(struct sl_source_counts a, struct sl_sourc
     };
 }
 
+// Does it decode on the CPU beside others?
+static int is_beside(const struct lane *lane)
+{
+    return lane->number >= lane->all->own.lanes;
+}
+
 // ---- A lane's thread
 
 static int lanes_must_stop(void *context)
@@ -194,7 +200,7 @@ static int begin_part(struct part *part)
     struct sl_lanes *all = lane->all;
     struct sl_session *session = &lane->session;
     if (!lane->is_open) {
-        const struct sl_source_options *options = lane->number < all->own.lanes ? &all->own : &all->beside;
+        const struct sl_source_options *options = is_beside(lane) ? &all->beside : &all->own;
         lane->is_open = sl_session_open(session, all->path, options, lane->number, NULL) == SL_OK;
     }
     int64_t next_us = SL_NO_TIME, start_us = SL_NO_TIME;
@@ -457,7 +463,11 @@ static int take_turn(struct sl_lanes *all, enum sl_lanes_turn *turn, struct sl_l
         }
         if (head != NULL && all->index < head->end) {
             *turn = SL_LANES_SAMPLE;
-            *sample = (struct sl_lanes_sample){all->index, head->pts_us, head->picture, all->index == head->index};
+            *sample = (struct sl_lanes_sample){.index = all->index,
+                                               .pts_us = head->pts_us,
+                                               .picture = head->picture,
+                                               .is_new = all->index == head->index,
+                                               .is_beside = is_beside(part->lane)};
             all->index++;
             return 1;
         }

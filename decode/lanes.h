@@ -22,7 +22,8 @@ struct sl_lanes_sample {
     int64_t index;
     int64_t pts_us;
     AVFrame *picture;
-    int is_new; // not the picture of the sample before
+    int is_new;    // not the picture of the sample before
+    int is_beside; // by one of options->cpu_lanes
 };
 
 // From where a session goes on, so that it sees what it would have seen had it read all of the file.
@@ -33,8 +34,9 @@ struct sl_lanes_rest {
     struct sl_source_counts counts; // of what lies before seek_us
 };
 
-// Starts options->lanes lanes, one at least, over the file that `input` has open (with its index read), which is only
-// looked at. `path` and `options` outlive them. *lanes is NULL on failure, and where the file cannot be cut into parts.
+// Starts options->lanes lanes, one at least, and options->cpu_lanes over the file that `input` has open (with its index
+// read), which is only looked at. `path` and `options` outlive them. *lanes is NULL on failure, and where the file
+// cannot be cut into parts.
 int sl_lanes_start(const char *path, const struct sl_source_options *options, const struct sl_input *input,
                    struct sl_lanes **lanes, struct sl_error *error);
 

@@ -189,16 +189,16 @@ static int fail(struct sl_source *source, int status, struct sl_error *error)
     return status;
 }
 
-// The frame of the last sample becomes that of this picture.
-static int make_frame(struct sl_source *source, const AVFrame *picture, int64_t pts_us, struct sl_error *error)
+// The frame of the last sample becomes that of this one's picture.
+static int make_frame(struct sl_source *source, const struct sl_lanes_sample *next, struct sl_error *error)
 {
     sl_frame_unref(source->frame);
     source->frame = NULL;
-    if (source->options.gpu.context != NULL && picture->format != AV_PIX_FMT_CUDA) {
+    if (source->options.gpu.context != NULL && next->picture->format != AV_PIX_FMT_CUDA && !next->is_beside) {
         sl_input_note(&source->session.input, SL_NOTE_SOFTWARE,
                       "pictures are decoded on the CPU: the GPU does not take this stream");
     }
-    return sl_surface_make(&source->surfaces, picture, pts_us, &source->frame, error);
+    return sl_surface_make(&source->surfaces, next->picture, next->pts_us, &source->frame, error);
 }
 
 // The lanes found something odd: the session takes over and sees what it would have seen without them.
@@ -228,15 +228,13 @@ static int take_over(struct sl_source *source, struct sl_error *error)
     return SL_OK;
 }
 
-// The next sample from whoever has it; *picture is NULL if it is the one of the sample before.
-static int next_picture(struct sl_source *source, int64_t *index, const AVFrame **picture, int64_t *pts_us,
-                        struct sl_error *error)
+// The next sample from whoever has it; it has no picture if it shows that of the sample before.
+static int next_picture(struct sl_source *source, struct sl_lanes_sample *next, struct sl_error *error)
 {
-    *picture = NULL;
+    *next = (struct sl_lanes_sample){0};
     if (source->lanes != NULL) {
         enum sl_lanes_turn turn;
-        struct sl_lanes_sample sample = {0};
-        int status = sl_lanes_next(source->lanes, &turn, &sample, error);
+        int status = sl_lanes_next(source->lanes, &turn, next, error);
         if (status == SL_OK && turn == SL_LANES_HAND_OVER) {
             status = take_over(source, error);
         } else if (status == SL_OK && turn == SL_LANES_END) {
@@ -244,17 +242,14 @@ static int next_picture(struct sl_source *source, int64_t *index, const AVFrame 
             return SL_END;
         }
         if (status != SL_OK || source->lanes != NULL) {
-            *index = sample.index;
-            *picture = sample.is_new ? sample.picture : NULL;
-            *pts_us = sample.pts_us;
+            next->picture = next->is_new ? next->picture : NULL;
             return status;
         }
     }
-    int is_new = 0;
-    int status = sl_session_next(&source->session, index, &is_new, error);
-    if (status == SL_OK && (is_new || source->frame == NULL)) {
-        *picture = source->session.shown.frame;
-        *pts_us = source->session.shown.pts_us;
+    int status = sl_session_next(&source->session, &next->index, &next->is_new, error);
+    if (status == SL_OK && (next->is_new || source->frame == NULL)) {
+        next->picture = source->session.shown.frame;
+        next->pts_us = source->session.shown.pts_us;
     }
     source->end_us = source->session.end_us;
     return status;
@@ -272,17 +267,16 @@ int sl_source_next(struct sl_source *source, struct sl_sample *sample, struct sl
     if (source->end_us != SL_NO_TIME) {
         return SL_END;
     }
-    int64_t index = 0, pts_us = 0;
-    const AVFrame *picture = NULL;
-    int status = next_picture(source, &index, &picture, &pts_us, error);
-    if (status == SL_OK && picture != NULL) {
-        status = make_frame(source, picture, pts_us, error);
+    struct sl_lanes_sample next;
+    int status = next_picture(source, &next, error);
+    if (status == SL_OK && next.picture != NULL) {
+        status = make_frame(source, &next, error);
     }
     if (status != SL_OK) {
         return status == SL_END ? SL_END : fail(source, status, error);
     }
-    int64_t sample_us = sl_grid_us(&source->options, index);
-    *sample = (struct sl_sample){index, sample_us, sl_frame_ref(source->frame)};
+    int64_t sample_us = sl_grid_us(&source->options, next.index);
+    *sample = (struct sl_sample){next.index, sample_us, sl_frame_ref(source->frame)};
     return SL_OK;
 }
 
