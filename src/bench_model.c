@@ -281,6 +281,11 @@ static int open_bench(const struct sl_bench_options *o, struct bench *b, struct 
     b->f->parts = b->o.parts;
     b->f->compute = m->compute;
     memcpy(b->f->model, m->name, sizeof m->name);
+    if (is_gpu(b) && sl_weights_bytes(m->weights) > b->free_before) { // better said before they are loaded
+        return sl_fail(
+            error, SL_ERR_MEMORY, "%s: %.1f GB are free and the weights of %s take %.1f: a smaller model would fit",
+            b->f->device.name, (double)b->free_before / 1e9, m->name, (double)sl_weights_bytes(m->weights) / 1e9);
+    }
     return ops_of(b)->stream_create(m->device, &b->stream, error);
 }
 
