@@ -150,6 +150,11 @@ struct sl_db_event {
 // In the order of time (media time, or wall time where there is one), then source.
 int sl_db_query(struct sl_db *db, const struct sl_db_query *query, int (*row)(const struct sl_db_event *, void *),
                 void *user, struct sl_error *e);
+// Of a live source, what is open in segments that nobody has ended, whatever the task.
+int sl_db_open_events(struct sl_db *db, int64_t source, int (*row)(const struct sl_db_event *, void *), void *user,
+                      struct sl_error *e);
+int sl_db_event(struct sl_db *db, int64_t id, int (*row)(const struct sl_db_event *, void *), void *user,
+                struct sl_error *e); // one, if it is there
 
 enum sl_db_seen { SL_DB_NEVER, SL_DB_SPAN_DROPPED, SL_DB_SPAN_FAILED, SL_DB_SEEN, SL_DB_OUTAGE };
 

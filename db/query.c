@@ -160,3 +160,36 @@ int sl_db_query(struct sl_db *db, const struct sl_db_query *query, int (*row)(co
     free(match);
     return status;
 }
+
+// `sql` gives columns of FOUND.
+static int hand_out_found(struct sl_db *db, const char *sql, int64_t id, int (*row)(const struct sl_db_event *, void *),
+                          void *user, struct sl_error *e)
+{
+    sqlite3_stmt *found;
+    int status = store_prepare(db, &found, sql, BIND(bind_int(id)), e);
+    if (status == SL_OK) {
+        status = hand_out_all(db, found, row, user, e);
+        store_done(db, found);
+    }
+    return status;
+}
+
+#define ONE_BY_ONE                                                                                                     \
+    "SELECT event.id, segment.wall_start_us - segment.start_us, source.name FROM source"                               \
+    " JOIN media ON media.source = source.id JOIN segment ON segment.media = media.id"                                 \
+    " JOIN event ON event.segment = segment.id"
+
+int sl_db_open_events(struct sl_db *db, int64_t source, int (*row)(const struct sl_db_event *, void *), void *user,
+                      struct sl_error *e)
+{
+    return hand_out_found(db,
+                          ONE_BY_ONE " WHERE source.id = ?1 AND fingerprint IS NULL AND segment.end_us IS NULL"
+                                     " AND event.open",
+                          source, row, user, e);
+}
+
+int sl_db_event(struct sl_db *db, int64_t id, int (*row)(const struct sl_db_event *, void *), void *user,
+                struct sl_error *e)
+{
+    return hand_out_found(db, ONE_BY_ONE " WHERE event.id = ?1", id, row, user, e);
+}

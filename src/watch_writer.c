@@ -53,16 +53,6 @@ static int claim(struct writer *w, struct sl_camera *camera, struct sl_error *er
     return status;
 }
 
-static int begin_camera(struct writer *w, struct sl_camera *camera, struct sl_error *error)
-{
-    camera->last_outage_us = SL_NO_TIME;
-    int status = claim(w, camera, error);
-    if (status == SL_OK) {
-        status = sl_db_resume(w->db, camera->source, w->watch->began_us, "scenelog was not watching", error);
-    }
-    return status;
-}
-
 static void take_profile(struct writer *w, struct sl_camera *camera, struct sl_profile *profile)
 {
     struct sl_error ignored = {0};
@@ -221,6 +211,37 @@ static int write_end(struct writer *w, struct sl_camera *camera, const struct sl
         status = tell_events(w, camera, record->end_us, record->end_us, error);
     }
     camera->known_count = status == SL_OK ? 0 : camera->known_count;
+    return status;
+}
+
+// ---- What another process left open
+
+static int note_open(const struct sl_db_event *event, void *user)
+{
+    return known_event(user, event->id) == NULL; // without memory the rest is not told
+}
+
+static int tell_ended(const struct sl_db_event *event, void *user)
+{
+    tell_turn(user, SL_EVENT_END, event);
+    return 0;
+}
+
+// Events that were open when a process was killed ended with what it saw: whoever was told their start is told so.
+static int begin_camera(struct writer *w, struct sl_camera *camera, struct sl_error *error)
+{
+    camera->last_outage_us = SL_NO_TIME;
+    int status = claim(w, camera, error);
+    if (status == SL_OK) {
+        status = sl_db_open_events(w->db, camera->source, note_open, camera, error);
+    }
+    if (status == SL_OK) {
+        status = sl_db_resume(w->db, camera->source, w->watch->began_us, "scenelog was not watching", error);
+    }
+    for (int i = 0; i < camera->known_count && status == SL_OK; i++) {
+        status = sl_db_event(w->db, camera->known[i].id, tell_ended, camera, error);
+    }
+    camera->known_count = 0;
     return status;
 }
 

@@ -35,6 +35,10 @@ def told_in_order(events):
                "event %d was told as %s" % (event, told))
 
 
+def open_events(db):
+    return {row[0] for row in sqlite3.connect(db).execute("SELECT id FROM event WHERE open")}
+
+
 def minute(folder):
     db, hooked = folder / "index.db", folder / "hooked"
     server = Server(free_port(), {"one": CLIPS / "morning.mp4", "two": CLIPS / "evening.mp4"}).start()
@@ -59,14 +63,18 @@ def minute(folder):
         watch.wait_for("connected again", 20, lambda: watch.figure("connected", "one") == 1)
         watch.wait_for("a window", 20, lambda: watch.figure("windows_done_total", "one") > done)
         told_in_order(watch.events())
+        watch.wait_for("an open event", 40, lambda: open_events(db))
         watch.process.send_signal(signal.SIGKILL)
         watch.process.wait()
-        cut = time.time()
+        cut, left_open = time.time(), open_events(db)
         time.sleep(2)
         watch = Watch(db, *arguments).start()
         watch.wait_for("a window", 25, lambda: watch.figure("windows_done_total", "one") >= 1)
         expect(watch.stop() == 0, "SIGTERM does not end it well: %s" % watch.said)
-        told_in_order(watch.events())
+        told_in_order([(at, e) for at, e in watch.events() if e["id"] not in left_open])
+        of_old = sorted((e["id"], e["type"]) for _, e in watch.events() if e["id"] in left_open)
+        expect(of_old == [(i, "end") for i in sorted(left_open)], "open at the kill: %s; told after it: %s" %
+               (left_open, of_old))
     finally:
         server.kill()
         if watch.process.poll() is None:

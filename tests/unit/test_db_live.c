@@ -127,6 +127,15 @@ static void test_outages_stand_between_connections(void **state)
     world_assert_whole(w);
 }
 
+static int note_event(const struct sl_db_event *event, void *user)
+{
+    struct sl_db_event *noted = user;
+    assert_int_equal(noted->id, 0); // there is one
+    *noted = *event;
+    noted->source = noted->text = noted->model = NULL; // gone after this call
+    return 0;
+}
+
 static void test_going_on_after_a_kill(void **state)
 {
     struct world *w = *state;
@@ -137,8 +146,16 @@ static void test_going_on_after_a_kill(void **state)
     world_done(w, 0, 10, (struct said[]){{8, 10, "A cat."}}, 1);
     assert_int_equal(ask(w, "SELECT open FROM event"), 1);
     connect_at(w, "cam", 30); // killed before its first window
+    struct sl_db_event open = {0}, closed = {0}, none = {0};
+    must(sl_db_open_events(w->db, w->media.source, note_event, &open, &e), &e);
+    assert_true(open.id != 0 && open.open);
+    assert_int_equal(open.wall_start_us, BEGIN + 8 * SECOND);
     must(sl_db_resume(w->db, w->media.source, BEGIN + 60 * SECOND, "not watching", &e), &e);
-    assert_int_equal(ask(w, "SELECT open FROM event"), 0);
+    must(sl_db_event(w->db, open.id, note_event, &closed, &e), &e);
+    assert_true(closed.id == open.id && !closed.open && closed.revision > open.revision);
+    must(sl_db_open_events(w->db, w->media.source, note_event, &none, &e), &e);
+    must(sl_db_event(w->db, open.id + 1, note_event, &none, &e), &e);
+    assert_int_equal(none.id, 0);
     assert_covered(w, "seen 0-10|outage 10-60 not watching|");
     must(sl_db_resume(w->db, w->media.source, BEGIN + 60 * SECOND, "not watching", &e), &e);
     outage(w, 60, -1, "refused"); // killed while there was nothing to see
