@@ -9,7 +9,9 @@ file with H.264 in it, that file at its own pace from the moment of the first cl
 that paints Unix time into its pictures (tests/tools/sl_live.c reads it), says that it gives N pictures a second and
 gives M. Prints "ready" once it listens. Needs python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-base and -good (Debian's names).
   --user NAME:PASSWORD   ask for these (basic authentication)
+SIGUSR1 sets the clock of all "clock:" cameras 5 s forward, SIGUSR2 5 s back: what they paint and their sender reports.
 """
+import signal
 import sys
 import threading
 import time
@@ -25,6 +27,9 @@ except (ImportError, ValueError) as missing:
 
 
 BITS, WIDTH, HEIGHT = 48, 768, 32
+STEP_S = 5
+SENDER_REPORT = 200
+ahead_s = 0
 
 
 def picture(ms):
@@ -39,7 +44,7 @@ def paint(source, said, given, ended):
     while not ended.is_set():
         due = begin + n / given
         time.sleep(max(0, due - time.monotonic()))
-        buffer = Gst.Buffer.new_wrapped(picture(int(time.time() * 1000)))
+        buffer = Gst.Buffer.new_wrapped(picture(int((time.time() + ahead_s) * 1000)))
         if said == given:
             buffer.pts = int((time.monotonic() - begin) * Gst.SECOND)
         else:
@@ -49,8 +54,40 @@ def paint(source, said, given, ended):
         n += 1
 
 
+def set_clock(step_s):
+    global ahead_s
+    ahead_s += step_s
+    return GLib.SOURCE_CONTINUE
+
+
+def report_clock(pad, info):
+    """Sender reports tell the time that is painted: bytes 8 to 11 of one are the NTP seconds."""
+    buffer = info.get_buffer()
+    data = bytearray(buffer.extract_dup(0, buffer.get_size()))
+    if ahead_s == 0 or data[1] != SENDER_REPORT or pad.is_replacing:
+        return Gst.PadProbeReturn.OK
+    data[8:12] = (int.from_bytes(data[8:12], "big") + ahead_s).to_bytes(4, "big")
+    pad.is_replacing = True
+    pad.push(Gst.Buffer.new_wrapped(bytes(data)))
+    pad.is_replacing = False
+    return Gst.PadProbeReturn.DROP
+
+
+def watch_reports(element, pad):
+    if pad.get_name().startswith("send_rtcp_src"):
+        pad.is_replacing = False
+        pad.add_probe(Gst.PadProbeType.BUFFER, report_clock)
+
+
+def find_reports(_, __, element):
+    """rtpbin is added to the media's pipeline when it is prepared; its pads come later."""
+    if element.get_factory() and element.get_factory().get_name() == "rtpbin":
+        element.connect("pad-added", watch_reports)
+
+
 def configure_clock(_, media, said, given):
     source = media.get_element().get_child_by_name("src")
+    media.get_element().get_parent().connect("deep-element-added", find_reports)
     ended = threading.Event()
     media.connect("unprepared", lambda _: ended.set())
     threading.Thread(target=paint, args=(source, said, given, ended), daemon=True).start()
@@ -98,6 +135,8 @@ def main():
         mounts.add_factory("/" + path, factory)
     if not server.attach(None):
         sys.exit("rtsp_server.py: port %s is taken" % args[0])
+    GLib.unix_signal_add(GLib.PRIORITY_HIGH, signal.SIGUSR1, set_clock, STEP_S)
+    GLib.unix_signal_add(GLib.PRIORITY_HIGH, signal.SIGUSR2, set_clock, -STEP_S)
     print("ready", flush=True)
     GLib.MainLoop().run()
 
