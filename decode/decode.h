@@ -136,7 +136,7 @@ int64_t sl_source_end_us(const struct sl_source *source);
 
 void sl_source_close(struct sl_source *source); // accepts NULL
 
-// --- Live sources: cameras (RTSP, HLS, MJPEG over HTTP), and files at their own pace for rehearsals ---
+// --- Live sources: cameras (RTSP, HLS, MJPEG over HTTP, V4L2 devices), and files at their own pace for rehearsals ---
 //
 // A connection's media time begins with its first picture and runs on wall time: a segment is a stretch of it on which
 // Unix time is media time plus a constant, found from the camera's RTCP sender reports or from arrival (liveclock.h).

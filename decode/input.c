@@ -14,6 +14,9 @@
 // Errors in a row, without a packet between, after which reading is over. Some demuxers recover at the next packet.
 #define READ_ATTEMPTS 64
 
+// Between two looks at a device that does not block.
+#define NONBLOCK_PAUSE_US 2000
+
 // A container's "duration" that exceeds what was read by less than this says nothing: audio and video rarely end
 // together.
 #define TAIL_SLACK_US 500000
@@ -276,15 +279,20 @@ static void remember_end(struct sl_input *input, const AVPacket *packet)
 
 int sl_input_read(struct sl_input *input, AVPacket *packet, struct sl_error *error)
 {
-    int attempts = 0;
+    int attempts = 0, waits = 0;
     for (;;) {
-        start_timer(input, input->options->read_timeout_us);
+        if (!waits) {
+            start_timer(input, input->options->read_timeout_us);
+        }
         int status = sl_input_check(input, error);
         if (status != SL_OK) {
             return status;
         }
         int code = av_read_frame(input->format, packet);
-        if (code >= 0) {
+        waits = code == AVERROR(EAGAIN) && (input->format->flags & AVFMT_FLAG_NONBLOCK) != 0;
+        if (waits) {
+            av_usleep(NONBLOCK_PAUSE_US);
+        } else if (code >= 0) {
             attempts = 0;
             remember_end(input, packet);
             if (packet->stream_index == input->stream->index) {

@@ -13,6 +13,7 @@
 #include "decode/input.h"
 #include "decode/liveclock.h"
 #include "decode/surface.h"
+#include "decode/v4l2.h"
 
 // A read that took this long was waited for: its packet did not lie in a buffer of ours.
 #define FRESH_US 2000
@@ -36,7 +37,7 @@ struct sl_live {
     AVCodecContext *codec;
     AVPacket *packet;
     char codec_text[96];
-    int is_file, has_times, undated;
+    int is_file, is_device, has_times, undated;
     int64_t opened_us; // monotonic
     int64_t set_us;    // Unix minus monotonic time, as last seen
 
@@ -120,6 +121,10 @@ static int fail_open(const struct sl_live *live, const char *name, int code, str
     if (code == AVERROR(ENOMEM)) {
         return sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", name);
     }
+    if (live->is_device) {
+        av_strerror(code, reason, sizeof reason);
+        return sl_fail(error, SL_ERR_OPEN, "%s: cannot open the device: %s", name, reason);
+    }
     if (code == AVERROR_HTTP_OTHER_4XX) {
         return sl_fail(error, SL_ERR_OPEN, "%s: cannot connect: the server refuses; has it video there?", name);
     }
@@ -149,12 +154,19 @@ static int open_format(struct sl_live *live, const char *url, struct sl_error *e
 {
     struct sl_input *input = &live->input;
     AVDictionary *options = NULL;
+    const AVInputFormat *of_device = NULL;
+    const char *device = sl_v4l2_path(url);
+    if (device != NULL && sl_v4l2_format(input->path, &of_device, error) != SL_OK) {
+        return error->status;
+    }
     input->give_up_us = monotonic_us() + live->options.timeout_us;
     input->format = avformat_alloc_context();
     int code = input->format == NULL ? AVERROR(ENOMEM) : set_options(live, url, &options);
     if (code >= 0) {
         input->format->interrupt_callback = (AVIOInterruptCB){is_over, input};
-        code = avformat_open_input(&input->format, url, NULL, &options); // frees the context when it fails
+        input->format->flags |= device != NULL ? AVFMT_FLAG_NONBLOCK : 0; // nothing could interrupt its reads
+        const char *place = device != NULL ? device : url;
+        code = avformat_open_input(&input->format, place, of_device, &options); // frees the context when it fails
     }
     av_dict_free(&options); // what no part of FFmpeg knew
     if (code >= 0) {
@@ -238,7 +250,8 @@ int sl_live_open(const char *url, const char *name, const struct sl_live_options
     int status = allocate(name, options, &made, error);
     if (status == SL_OK) {
         const char *protocol = avio_find_protocol_name(url);
-        made->is_file = protocol != NULL && strcmp(protocol, "file") == 0;
+        made->is_device = sl_v4l2_path(url) != NULL;
+        made->is_file = !made->is_device && protocol != NULL && strcmp(protocol, "file") == 0;
         status = open_format(made, url, error);
     }
     if (status == SL_OK) {
