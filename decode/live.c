@@ -335,7 +335,7 @@ static void watch_system_clock(struct sl_live *live)
     int64_t moved_us = set_us - live->set_us;
     live->set_us = set_us;
     if (!live->is_file && (moved_us > CLOCK_SET_US || moved_us < -CLOCK_SET_US)) {
-        sl_liveclock_restart(&live->clock);
+        sl_liveclock_moved(&live->clock, moved_us);
     }
 }
 

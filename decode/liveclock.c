@@ -36,9 +36,24 @@
 #define CAMERA_ERROR_US  50000
 #define ARRIVAL_ERROR_US 200000
 
-void sl_liveclock_restart(struct sl_liveclock *clock)
+// All that arrival told is as true as before, counted from another anchor.
+void sl_liveclock_moved(struct sl_liveclock *clock, int64_t by_us)
 {
-    clock->is_set = 0;
+    if (!clock->is_set || clock->is_provisional) {
+        return;
+    }
+    clock->anchor_us += by_us;
+    clock->arrival_us += by_us;
+    clock->camera_steady_us += by_us;
+    clock->camera_distrusted_us += by_us;
+    clock->camera_leapt_us += by_us;
+    clock->camera_us -= (double)by_us;
+    clock->camera_gap_us -= (double)by_us;
+    if (clock->origin == SL_LIVE_CAMERA) {
+        clock->offset_us -= (double)by_us;
+    } else {
+        clock->was_moved = 1;
+    }
 }
 
 static double seconds(const struct sl_liveclock *clock, int64_t pts_us)
@@ -263,6 +278,10 @@ enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t p
     clock->arrival_us = arrival_us;
     clock->pts_us = pts_us;
     take_arrival(clock, pts_us, arrival_us);
+    if (clock->was_moved) {
+        clock->was_moved = 0;
+        return SL_LIVECLOCK_STEP;
+    }
     double arrival_us_off = arrival_offset(clock, pts_us);
     double leap_us = 0;
     if (camera_us != SL_NO_TIME && take_camera(clock, pts_us, arrival_us, camera_us, &leap_us) &&

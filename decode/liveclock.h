@@ -44,6 +44,7 @@ struct sl_liveclock {
     int64_t camera_distrusted_us; // arrival until when it is not taken
     int camera_leapt;             // while it was in use, at camera_leapt_us
     int64_t camera_leapt_us;
+    int was_moved;    // by this machine's clock
     int needs_report; // the PTS leapt: what the camera said before is about another clock
 };
 
@@ -58,8 +59,8 @@ enum sl_liveclock_turn {
 // reports, else SL_NO_TIME.
 enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t pts_us, int64_t arrival_us, int fresh,
                                            int64_t camera_us, int64_t *shift_us);
-// This machine's clock was set: arrivals before tell nothing any more. The next packet makes a step.
-void sl_liveclock_restart(struct sl_liveclock *clock);
+// This machine's clock was set by this much. A camera in use is not concerned; else the next packet makes a step.
+void sl_liveclock_moved(struct sl_liveclock *clock, int64_t by_us);
 
 int64_t sl_liveclock_wall_us(const struct sl_liveclock *clock, int64_t pts_us);
 int64_t sl_liveclock_error_us(const struct sl_liveclock *clock); // plus or minus

@@ -5,6 +5,7 @@ Standard library only. Environment: BUILD (folder of ./scenelog), SRCDIR.
 """
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -40,9 +41,14 @@ def expect(condition, what):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that the system gives to nobody who connects, so that a server that is killed gets it again."""
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.randrange(20000, 30000)))
+                return s.getsockname()[1]
+            except OSError:
+                pass
 
 
 def unix(text):
@@ -209,7 +215,6 @@ class Relay:
     """
 
     def __init__(self, server_port, drop=0.0, delay=0.0, reports=True):
-        import random
         self.random, self.server_port, self.drop, self.delay, self.black = random.Random(1), server_port, drop, delay, False
         self.reports = reports
         self.listener = socket.create_server(("127.0.0.1", 0))

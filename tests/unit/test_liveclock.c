@@ -25,6 +25,7 @@ struct camera {
     int64_t report_us;                   // between sender reports; 0: none
     int64_t report_off_us;               // the camera's wall clock is wrong by this,
     int64_t report_set_at_us, set_by_us; //   and by that from then on
+    int64_t host_set_at_us, host_by_us;  // this machine's clock is set, which arrivals are read from
 };
 
 struct seen {
@@ -72,7 +73,7 @@ static struct seen watch(const struct camera *c, int64_t length_us)
     unsigned random = 1;
     int64_t last_us = 0, report_pts = 0, report_wall = SL_NO_TIME, next_report_us = c->report_us;
     double sum = 0;
-    int64_t count = 0;
+    int64_t count = 0, host_us = 0;
     for (int64_t n = 0; true_us(c, n) < length_us; n++) {
         int64_t at_us = true_us(c, n), pts = pts_us(c, n), shift_us = 0;
         int64_t arrival_us = arrives_us(c, n, &random);
@@ -83,11 +84,16 @@ static struct seen watch(const struct camera *c, int64_t length_us)
             report_pts = pts;
             report_wall = c->report_counts ? BEGIN + pts - pts_us(c, 0) : wall_of_camera(c, at_us);
         }
+        if (c->host_by_us != 0 && at_us >= c->host_set_at_us && host_us == 0) {
+            host_us = c->host_by_us;
+            sl_liveclock_moved(&clock, host_us);
+        }
+        arrival_us += host_us;
         int64_t camera_us = report_wall == SL_NO_TIME ? SL_NO_TIME : report_wall + pts - report_pts;
         enum sl_liveclock_turn turn = sl_liveclock_packet(&clock, pts, arrival_us, 1, camera_us, &shift_us);
         seen.steps += turn == SL_LIVECLOCK_STEP;
         seen.shifts += turn == SL_LIVECLOCK_SHIFT;
-        int64_t truth_us = clock.origin == SL_LIVE_CAMERA ? wall_of_camera(c, at_us) : BEGIN + at_us + DELAY;
+        int64_t truth_us = clock.origin == SL_LIVE_CAMERA ? wall_of_camera(c, at_us) : BEGIN + at_us + DELAY + host_us;
         int64_t error_us = sl_liveclock_wall_us(&clock, pts) - truth_us;
         if (at_us > 5 * SECOND && llabs(error_us) > seen.worst_us) {
             seen.worst_us = llabs(error_us);
@@ -217,6 +223,22 @@ static void test_reports_of_a_clock_never_set(void **state)
     assert_below(seen.worst_us, 10000);
 }
 
+static void test_this_machine_is_set(void **state)
+{
+    (void)state;
+    struct camera camera = {.fps = 25, .jitter_us = 20000, .host_set_at_us = 100 * SECOND, .host_by_us = 5 * SECOND};
+    for (int with_reports = 0; with_reports < 2; with_reports++) {
+        for (int forward = 0; forward < 2; forward++) {
+            camera.report_us = with_reports ? 5 * SECOND : 0;
+            camera.host_by_us = forward ? 5 * SECOND : -5 * SECOND;
+            struct seen seen = watch(&camera, 300 * SECOND);
+            assert_int_equal(seen.steps, with_reports ? 1 : 2); // whom the camera tells, nobody else's clock concerns
+            assert_int_equal(seen.origin, with_reports ? SL_LIVE_CAMERA : SL_LIVE_ARRIVAL);
+            assert_below(seen.worst_us, 25000);
+        }
+    }
+}
+
 static void test_what_lay_in_a_buffer_tells_nothing(void **state)
 {
     (void)state;
@@ -245,6 +267,7 @@ int main(void)
         cmocka_unit_test(test_reports),
         cmocka_unit_test(test_reports_of_a_clock_that_is_set),
         cmocka_unit_test(test_reports_of_a_clock_never_set),
+        cmocka_unit_test(test_this_machine_is_set),
         cmocka_unit_test(test_what_lay_in_a_buffer_tells_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
