@@ -10,6 +10,7 @@
 #include <libavutil/time.h>
 
 #include "decode/decode.h"
+#include "decode/hls.h"
 #include "decode/input.h"
 #include "decode/liveclock.h"
 #include "decode/surface.h"
@@ -41,6 +42,7 @@ struct sl_live {
     int64_t opened_us; // monotonic
     int64_t set_us;    // Unix minus monotonic time, as last seen
 
+    struct sl_hls hls; // of use when the stream is one
     struct sl_liveclock clock;
     int64_t base_us; // wall time minus media time, of the segment
     int64_t file_zero_us;
@@ -146,6 +148,7 @@ static int set_options(const struct sl_live *live, const char *url, AVDictionary
         code = code < 0 ? code : av_dict_set(options, "buffer_size", "1048576", 0);
         code = code < 0 ? code : av_dict_set(options, "allowed_media_types", "video", 0);
     }
+    code = code < 0 ? code : sl_hls_options(options);
     code = code < 0 ? code : av_dict_set(options, "fpsprobesize", "1", 0); // no rate is asked for: time tells
     return code < 0 ? code : av_dict_set(options, "analyzeduration", "3000000", 0);
 }
@@ -161,7 +164,8 @@ static int open_format(struct sl_live *live, const char *url, struct sl_error *e
     }
     input->give_up_us = monotonic_us() + live->options.timeout_us;
     input->format = avformat_alloc_context();
-    int code = input->format == NULL ? AVERROR(ENOMEM) : set_options(live, url, &options);
+    int code = input->format == NULL ? AVERROR(ENOMEM) : sl_hls_attach(&live->hls, url, input->format);
+    code = code < 0 ? code : set_options(live, url, &options);
     if (code >= 0) {
         input->format->interrupt_callback = (AVIOInterruptCB){is_over, input};
         input->format->flags |= device != NULL ? AVFMT_FLAG_NONBLOCK : 0; // nothing could interrupt its reads
@@ -279,6 +283,7 @@ void sl_live_close(struct sl_live *live)
     sl_surfaces_close(&live->surfaces);
     avcodec_free_context(&live->codec);
     sl_input_close(&live->input);
+    sl_hls_detach(&live->hls);
     av_packet_free(&live->packet);
     av_frame_free(&live->shown);
     av_frame_free(&live->ahead);
@@ -374,6 +379,8 @@ static int date_packet(struct sl_live *live, int64_t waited_us, struct sl_error 
             return status;
         }
         arrival_us = live->file_zero_us + pts_us; // whatever the order of decoding
+    } else if (strcmp(live->input.format->iformat->name, "hls") == 0) {
+        sl_hls_packet(&live->hls, live->packet, pts_us, &live->input.format->interrupt_callback, &live->clock);
     }
     switch (sl_liveclock_packet(&live->clock, pts_us, arrival_us, fresh, camera_us, &shift_us)) {
     case SL_LIVECLOCK_STEP:

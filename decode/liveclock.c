@@ -51,9 +51,10 @@ void sl_liveclock_moved(struct sl_liveclock *clock, int64_t by_us)
     clock->camera_gap_us -= (double)by_us;
     if (clock->origin == SL_LIVE_CAMERA) {
         clock->offset_us -= (double)by_us;
-    } else {
-        clock->was_moved = 1;
+        return;
     }
+    clock->was_moved = 1;
+    clock->stated_us += by_us;
 }
 
 static double seconds(const struct sl_liveclock *clock, int64_t pts_us)
@@ -250,14 +251,51 @@ static void slew(struct sl_liveclock *clock, double wanted_us, double natural_us
     clock->offset_us += move > most ? most : move < -most ? -most : move;
 }
 
+// ---- What was stated
+
+void sl_liveclock_state(struct sl_liveclock *clock, int64_t pts_us, int64_t wall_us, int64_t error_us,
+                        enum sl_live_origin origin)
+{
+    clock->is_stated = 1;
+    clock->is_provisional = 0;
+    clock->stated_us = wall_us - pts_us;
+    clock->stated_pts_us = pts_us;
+    clock->stated_error_us = error_us;
+    clock->stated_origin = origin;
+}
+
+static enum sl_liveclock_turn follow_stated(struct sl_liveclock *clock, int64_t passed_us)
+{
+    double wanted_us = (double)(clock->stated_us - clock->anchor_us);
+    clock->origin = clock->stated_origin;
+    if (fabs(wanted_us - clock->offset_us) > CAMERA_LEAP_US) {
+        clock->offset_us = wanted_us;
+        return SL_LIVECLOCK_STEP;
+    }
+    slew(clock, wanted_us, 0, passed_us);
+    return SL_LIVECLOCK_ON;
+}
+
+// A new beginning. What was stated of another PTS counts no more.
+static enum sl_liveclock_turn begin(struct sl_liveclock *clock, int64_t pts_us, int64_t arrival_us)
+{
+    anchor(clock, pts_us, arrival_us);
+    clock->is_stated = clock->is_stated && clock->stated_pts_us == pts_us;
+    if (clock->is_stated) {
+        clock->is_provisional = 0;
+        clock->origin = clock->stated_origin;
+        clock->offset_us = (double)(clock->stated_us - clock->anchor_us);
+    }
+    return SL_LIVECLOCK_STEP;
+}
+
 enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t pts_us, int64_t arrival_us, int fresh,
                                            int64_t camera_us, int64_t *shift_us)
 {
     *shift_us = 0;
     if (!clock->is_set) {
-        anchor(clock, pts_us, arrival_us);
         clock->is_provisional = !fresh;
-        return SL_LIVECLOCK_STEP;
+        return begin(clock, pts_us, arrival_us);
     }
     if (clock->is_provisional) {
         if (!fresh) {
@@ -271,9 +309,8 @@ enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t p
     int64_t passed_us = pts_us - clock->pts_us;
     int64_t waited_us = arrival_us - clock->arrival_us;
     if (passed_us < -LEAP_US || passed_us - waited_us > LEAP_US) {
-        anchor(clock, pts_us, arrival_us);
         clock->needs_report = 1;
-        return SL_LIVECLOCK_STEP;
+        return begin(clock, pts_us, arrival_us);
     }
     clock->arrival_us = arrival_us;
     clock->pts_us = pts_us;
@@ -281,6 +318,9 @@ enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t p
     if (clock->was_moved) {
         clock->was_moved = 0;
         return SL_LIVECLOCK_STEP;
+    }
+    if (clock->is_stated) {
+        return follow_stated(clock, passed_us);
     }
     double arrival_us_off = arrival_offset(clock, pts_us);
     double leap_us = 0;
@@ -318,6 +358,9 @@ int64_t sl_liveclock_wall_us(const struct sl_liveclock *clock, int64_t pts_us)
 
 int64_t sl_liveclock_error_us(const struct sl_liveclock *clock)
 {
+    if (clock->is_stated) {
+        return clock->stated_error_us;
+    }
     if (clock->origin == SL_LIVE_CAMERA) {
         return CAMERA_ERROR_US;
     }

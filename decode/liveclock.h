@@ -2,7 +2,8 @@
 // Wall time of a live stream: which Unix time belongs to a time of the stream's own clock. Private to decode/. Pure: no
 // clock is read here, so that hours can be tried in milliseconds.
 //
-// Two things tell: when a packet arrives here, and what the camera says in its RTCP sender reports.
+// Two things tell, where nobody states the time (hls.h): when a packet arrives here, and what the camera says in its
+// RTCP sender reports.
 //   - Arrival minus PTS is the stream's offset plus the delay of the network, which is never negative: the lower
 //     envelope of the last half minute counts, one point a second, with a slope only where the points show one beyond
 //     doubt (a camera that declares 25 pictures a second and delivers 21 runs 16 % slow).
@@ -44,6 +45,12 @@ struct sl_liveclock {
     int64_t camera_distrusted_us; // arrival until when it is not taken
     int camera_leapt;             // while it was in use, at camera_leapt_us
     int64_t camera_leapt_us;
+    // What was stated (a playlist's dates): counts until the PTS leap.
+    int is_stated;
+    int64_t stated_us; // wall time - PTS
+    int64_t stated_pts_us, stated_error_us;
+    enum sl_live_origin stated_origin;
+
     int was_moved;    // by this machine's clock
     int needs_report; // the PTS leapt: what the camera said before is about another clock
 };
@@ -59,6 +66,10 @@ enum sl_liveclock_turn {
 // reports, else SL_NO_TIME.
 enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t pts_us, int64_t arrival_us, int fresh,
                                            int64_t camera_us, int64_t *shift_us);
+// Somebody who knows says at what wall time this PTS was, of the packet to be given next. Neither arrival nor reports
+// count any more, until the PTS leap.
+void sl_liveclock_state(struct sl_liveclock *clock, int64_t pts_us, int64_t wall_us, int64_t error_us,
+                        enum sl_live_origin origin);
 // This machine's clock was set by this much. A camera in use is not concerned; else the next packet makes a step.
 void sl_liveclock_moved(struct sl_liveclock *clock, int64_t by_us);
 

@@ -4,6 +4,8 @@
 
 LIVE_MINUTES [60]: how long the longest (soak, time_of_pictures) are; the others take what they need up to that.
 """
+import functools
+import io
 import json
 import os
 import random
@@ -16,7 +18,7 @@ import statistics
 import subprocess
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 from harness import (BUILD, CLIPS, JPEG, MODEL, SCENELOG, SRCDIR, Relay, Server, Watch, align, check, expect, explains,
                      free_port, main, matched, query, seconds_of, spans, truth, unix)
@@ -47,7 +49,8 @@ def read_samples(url, seconds, *more):
                           text=True, timeout=seconds + 60)
     expect(done.returncode == 0, done.stderr)
     rows = [line.split() for line in done.stdout.splitlines()]
-    read = [(int(w) / 1e6, (int(w) - int(b)) / 1e6, origin, int(segment)) for w, b, origin, _, segment in rows if b != "-1"]
+    read = [(int(w) / 1e6, (int(w) - int(b)) / 1e6, origin, int(segment), int(error) / 1e6)
+            for w, b, origin, error, segment in rows if b != "-1"]
     expect(len(read) > seconds * 2 * 0.9, "%d of %d samples could be read" % (len(read), len(rows)))
     return read
 
@@ -129,6 +132,55 @@ def clock_step(folder):
     # Of what is painted 5 s are skipped and 5 s come twice; so they are in the index, whose spans have no other hole.
     expect(abs(set_forward - 5) < 0.5 and abs(again - 5) < 0.5, "coverage: %s" % found)
     expect(all(b[0] - a[1] < 0.5 for a, b in zip(found, found[1:])) and found[0][0] < began + 2, "coverage: %s" % found)
+
+
+class Playlists(SimpleHTTPRequestHandler):
+    """A folder of HLS; below /undated/ the same without dates."""
+
+    def translate_path(self, path):
+        return super().translate_path(path.replace("/undated/", "/"))
+
+    def send_head(self):
+        if "/undated/" not in self.path or ".m3u8" not in self.path:
+            return super().send_head()
+        lines = open(self.translate_path(self.path), "rb").read().splitlines(True)
+        text = b"".join(l for l in lines if not l.startswith(b"#EXT-X-PROGRAM-DATE-TIME"))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.apple.mpegurl")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        return io.BytesIO(text)
+
+    def log_message(self, *_):
+        pass
+
+
+def hls(folder):
+    """Segments with dates, in a list of variants and alone, and without: wall time is as right as the index says."""
+    if not shutil.which("ffmpeg"):
+        say("no ffmpeg to make segments with")
+        return
+    seconds = up_to(60)
+    server = Server(free_port(), {"cam": "clock:25:25"}).start()
+    maker = subprocess.Popen(
+        ["ffmpeg", "-v", "error", "-probesize", "32", "-analyzeduration", "0", "-fflags", "nobuffer", "-i", server.url("cam"), "-r", "25", "-c:v", "libx264",
+         "-preset", "ultrafast", "-tune", "zerolatency", "-g", "50", "-pix_fmt", "yuv420p", "-f", "hls", "-hls_time", "2",
+         "-hls_list_size", "6", "-hls_flags", "program_date_time+delete_segments+temp_file", folder / "live.m3u8"])
+    (folder / "all.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=500000\nlive.m3u8\n")
+    web = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Playlists, directory=str(folder)))
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    try:
+        time.sleep(14)
+        for path, origin, limit in (("live.m3u8", "camera", 0.5), ("all.m3u8", "camera", 0.5), ("undated/live.m3u8", "arrival", 3)):
+            read = read_samples("http://127.0.0.1:%d/%s" % (web.server_port, path), seconds)
+            said = read[-1][4]
+            say("%s: within %.3f s of the painted clock, the index says %.3f s" % (path, worst(read), said))
+            expect(worst(read) <= min(said, limit) and said <= 3 and read[-1][2] == origin and read[-1][3] == 1, "%s: %s" % (path, read[::10]))
+    finally:
+        maker.kill()
+        maker.wait()
+        server.kill()
+        web.shutdown()
 
 
 # ---- Outages
@@ -469,4 +521,4 @@ def soak(folder):
 
 
 if __name__ == "__main__":
-    main([time_of_pictures, clock_step, outage, network, overload, isolation, dead_sinks, hopeless, retention, soak])
+    main([time_of_pictures, clock_step, hls, outage, network, overload, isolation, dead_sinks, hopeless, retention, soak])
