@@ -255,6 +255,51 @@ static void test_what_lay_in_a_buffer_tells_nothing(void **state)
     assert_int_equal(sl_liveclock_wall_us(&clock, 0), BEGIN);
 }
 
+// One picture of a stream that comes in bursts of 6 s; `at_us` is when it is handed out.
+static enum sl_liveclock_turn burst_packet(struct sl_liveclock *clock, int64_t pts, int64_t at_us)
+{
+    int64_t shift_us;
+    return sl_liveclock_packet(clock, pts, at_us, 1, SL_NO_TIME, &shift_us);
+}
+
+static void test_what_is_stated(void **state)
+{
+    (void)state;
+    struct sl_liveclock clock = {0};
+    const int64_t begin_pts = 900 * SECOND;
+    int64_t pts = begin_pts;
+    sl_liveclock_state(&clock, begin_pts, BEGIN - 15 * SECOND, SECOND, SL_LIVE_CAMERA);
+    assert_int_equal(burst_packet(&clock, pts, BEGIN), SL_LIVECLOCK_STEP);
+    for (int i = 1; i < 15000; i++) { // ten minutes
+        pts += 40000;
+        assert_int_equal(burst_packet(&clock, pts, BEGIN + (int64_t)(i / 150) * 6 * SECOND), SL_LIVECLOCK_ON);
+        assert_int_equal(sl_liveclock_wall_us(&clock, pts), BEGIN - 15 * SECOND + pts - begin_pts);
+    }
+    assert_int_equal(clock.origin, SL_LIVE_CAMERA);
+    assert_int_equal(sl_liveclock_error_us(&clock), SECOND);
+    // Stated anew, 20 ms later: it is followed smoothly.
+    sl_liveclock_state(&clock, pts + 40000, BEGIN - 15 * SECOND + pts - begin_pts + 60000, SECOND, SL_LIVE_CAMERA);
+    for (int i = 0; i < 10; i++) {
+        pts += 40000;
+        assert_int_equal(burst_packet(&clock, pts, BEGIN + 600 * SECOND), SL_LIVECLOCK_ON);
+    }
+    assert_int_equal(sl_liveclock_wall_us(&clock, pts), BEGIN - 15 * SECOND + pts - begin_pts + 20000);
+    // PTS that leap: what was stated counts no more, or, stated of them, from there.
+    struct sl_liveclock other = clock;
+    assert_int_equal(burst_packet(&other, 5 * SECOND, BEGIN + 601 * SECOND), SL_LIVECLOCK_STEP);
+    assert_int_equal(sl_liveclock_wall_us(&other, 5 * SECOND), BEGIN + 601 * SECOND);
+    assert_int_equal(other.origin, SL_LIVE_ARRIVAL);
+    sl_liveclock_state(&clock, 5 * SECOND, BEGIN + 590 * SECOND, SECOND, SL_LIVE_CAMERA);
+    assert_int_equal(burst_packet(&clock, 5 * SECOND, BEGIN + 601 * SECOND), SL_LIVECLOCK_STEP);
+    assert_int_equal(sl_liveclock_wall_us(&clock, 5 * SECOND), BEGIN + 590 * SECOND);
+    // A place in a list was read off this machine's clock, and moves with it.
+    sl_liveclock_state(&clock, 6 * SECOND, BEGIN + 591 * SECOND, SECOND, SL_LIVE_ARRIVAL);
+    assert_int_equal(burst_packet(&clock, 6 * SECOND, BEGIN + 602 * SECOND), SL_LIVECLOCK_ON);
+    sl_liveclock_moved(&clock, 7 * SECOND);
+    assert_int_equal(burst_packet(&clock, 6 * SECOND + 40000, BEGIN + 609 * SECOND), SL_LIVECLOCK_STEP);
+    assert_int_equal(sl_liveclock_wall_us(&clock, 6 * SECOND), BEGIN + 598 * SECOND);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_reports_of_a_clock_that_is_set),
         cmocka_unit_test(test_reports_of_a_clock_never_set),
         cmocka_unit_test(test_this_machine_is_set),
+        cmocka_unit_test(test_what_is_stated),
         cmocka_unit_test(test_what_lay_in_a_buffer_tells_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
