@@ -191,6 +191,10 @@ static int choose_stream(struct sl_live *live, struct sl_error *error)
     for (unsigned i = 0; i < input->format->nb_streams; i++) {
         input->format->streams[i]->discard = (int)i == index ? AVDISCARD_DEFAULT : AVDISCARD_ALL;
     }
+    if (input->stream->codecpar->codec_id == AV_CODEC_ID_NONE) {
+        return sl_fail(error, SL_ERR_NO_VIDEO, "%s: its video is of a codec that this FFmpeg does not know",
+                       input->path);
+    }
     const char *name = avcodec_get_name(input->stream->codecpar->codec_id);
     input->decoder = avcodec_find_decoder(input->stream->codecpar->codec_id);
     if (input->decoder == NULL) {

@@ -211,12 +211,13 @@ class Relay:
     """Stands between scenelog and an RTSP server: TCP, and the UDP that is agreed on in it.
 
     drop: part of the UDP packets that are lost, and of the TCP chunks that come half a second late (TCP itself sends
-    them again); delay: the most that one waits; black: nothing passes while it is set.
+    them again); delay: the most that one waits; black: nothing passes while it is set; rename: what the server's answers
+    say, and what comes of it.
     """
 
-    def __init__(self, server_port, drop=0.0, delay=0.0, reports=True):
+    def __init__(self, server_port, drop=0.0, delay=0.0, reports=True, rename=(b"", b"")):
         self.random, self.server_port, self.drop, self.delay, self.black = random.Random(1), server_port, drop, delay, False
-        self.reports = reports
+        self.reports, self.rename = reports, rename
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port, self.stopping = self.listener.getsockname()[1], False
         threading.Thread(target=self.accept, daemon=True).start()
@@ -244,7 +245,7 @@ class Relay:
                     time.sleep(0.5)
                 if is_request and b"client_port=" in chunk:
                     chunk = re.sub(rb"client_port=(\d+)-(\d+)", self.agree, chunk)
-                to.sendall(chunk)
+                to.sendall(chunk if is_request or not self.rename[0] else chunk.replace(*self.rename))
         except OSError:
             pass
         for s in (source, to):

@@ -429,10 +429,13 @@ def hopeless(folder):
     """What can never work is one clear line each, and goes on being tried."""
     with_login = Server(free_port(), {"cam": JPEG % ("ball", 320, 240, 25)}, "--user", "anna:right").start()
     sound = Server(free_port(), {"cam": "audiotestsrc is-live=true ! audioconvert ! audioresample ! mulawenc ! rtppcmupay name=pay0"}).start()
-    names = ("password", "host", "codec", "good", "device")
+    film = Server(free_port(), {"cam": CLIPS / "morning.mp4"}).start()
+    relay = Relay(film.port, rename=(b"H264/", b"H2XY/"))  # as long: the answer's length is told before it
+    names = ("password", "host", "sound", "good", "device", "codec")
     watch = Watch(folder / "index.db", *[w for n in names for w in ("--name", n)],
                   with_login.url("cam", "anna:wrong@"), "rtsp://no-such-host.invalid/cam", sound.url("cam"),
-                  with_login.url("cam", "anna:right@"), "v4l2:/dev/no-such-video").start()
+                  with_login.url("cam", "anna:right@"), "v4l2:/dev/no-such-video",
+                  "rtsp://127.0.0.1:%d/cam" % relay.port).start()
     try:
         watch.wait_for("attempts", 60, lambda: all(watch.figure("attempts_total", n) >= 3
                                                     for n in names if n != "good"))
@@ -441,7 +444,9 @@ def hopeless(folder):
     finally:
         end(watch, with_login)
         sound.kill()
-    for name, word in (("password", "password"), ("host", "connect"), ("codec", "video"),
+        film.kill()
+        relay.stopping = True
+    for name, word in (("password", "password"), ("host", "connect"), ("sound", "video"), ("codec", "codec|decode"),
                        ("device", "V4L2 devices|No such file")):
         lines = [l for _, l in watch.said if l.startswith("scenelog: %s:" % name)]
         say(*lines)
