@@ -324,8 +324,11 @@ def isolation(folder):
     watch = Watch(db, *[w for n in names for w in ("--name", n)], *map(server.url, names)).start()
     try:
         watch.wait_for("all connected", 30, lambda: all(watch.figure("connected", n) for n in names))
-        time.sleep(seconds - 2)
-        lag = max(watch.figure("lag_seconds", n) for n in names)
+        until, lag = time.time() + seconds - 2, 0
+        while time.time() < until:
+            figures = watch.metrics()
+            lag = max(lag, *(figures['scenelog_source_lag_seconds{source="%s"}' % n] for n in names))
+            time.sleep(1)
         expect(watch.stop(seconds=60) == 0, "SIGTERM does not end it well")
     finally:
         end(watch, server)
