@@ -44,14 +44,14 @@ def end(watch, server=None):
 
 # ---- Time
 
-def read_samples(url, seconds, *more):
+def read_samples(url, seconds, *more, share=0.9):
     done = subprocess.run([str(BUILD / "build/tests/tools/sl-live"), url, str(seconds), *more], capture_output=True,
                           text=True, timeout=seconds + 60)
     expect(done.returncode == 0, done.stderr)
     rows = [line.split() for line in done.stdout.splitlines()]
     read = [(int(w) / 1e6, (int(w) - int(b)) / 1e6, origin, int(segment), int(error) / 1e6)
             for w, b, origin, error, segment in rows if b != "-1"]
-    expect(len(read) > seconds * 2 * 0.9, "%d of %d samples could be read" % (len(read), len(rows)))
+    expect(len(read) > seconds * 2 * share, "%d of %d samples could be read" % (len(read), len(rows)))
     return read
 
 
@@ -155,6 +155,14 @@ class Playlists(SimpleHTTPRequestHandler):
         pass
 
 
+def make_segments(server, folder):
+    return subprocess.Popen(
+        ["ffmpeg", "-v", "error", "-probesize", "32", "-analyzeduration", "0", "-fflags", "nobuffer", "-i",
+         server.url("cam"), "-r", "25", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "50",
+         "-pix_fmt", "yuv420p", "-f", "hls", "-hls_time", "2", "-hls_list_size", "6", "-hls_flags",
+         "program_date_time+delete_segments+temp_file+append_list+omit_endlist", folder / "live.m3u8"])
+
+
 def hls(folder):
     """Segments with dates, in a list of variants and alone, and without: wall time is as right as the index says."""
     if not shutil.which("ffmpeg"):
@@ -162,20 +170,25 @@ def hls(folder):
         return
     seconds = up_to(60)
     server = Server(free_port(), {"cam": "clock:25:25"}).start()
-    maker = subprocess.Popen(
-        ["ffmpeg", "-v", "error", "-probesize", "32", "-analyzeduration", "0", "-fflags", "nobuffer", "-i", server.url("cam"), "-r", "25", "-c:v", "libx264",
-         "-preset", "ultrafast", "-tune", "zerolatency", "-g", "50", "-pix_fmt", "yuv420p", "-f", "hls", "-hls_time", "2",
-         "-hls_list_size", "6", "-hls_flags", "program_date_time+delete_segments+temp_file", folder / "live.m3u8"])
-    (folder / "all.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=500000\nlive.m3u8\n")
     web = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Playlists, directory=str(folder)))
     threading.Thread(target=web.serve_forever, daemon=True).start()
+    url = "http://127.0.0.1:%d/" % web.server_port
+    (folder / "all.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=500000\nlive.m3u8\n")
+    maker = make_segments(server, folder)
     try:
         time.sleep(14)
         for path, origin, limit in (("live.m3u8", "camera", 0.5), ("all.m3u8", "camera", 0.5), ("undated/live.m3u8", "arrival", 3)):
-            read = read_samples("http://127.0.0.1:%d/%s" % (web.server_port, path), seconds)
+            read = read_samples(url + path, seconds)
             said = read[-1][4]
             say("%s: within %.3f s of the painted clock, the index says %.3f s" % (path, worst(read), said))
-            expect(worst(read) <= min(said, limit) and said <= 3 and read[-1][2] == origin and read[-1][3] == 1, "%s: %s" % (path, read[::10]))
+            expect(worst(read) <= min(said, limit) and said <= 3 and read[-1][2] == origin and read[-1][3] == 1,
+                   "%s: %s" % (path, read[::10]))
+        makers = [maker]
+        threading.Timer(10, lambda: [maker.kill(), maker.wait(), makers.append(make_segments(server, folder))]).start()
+        read = read_samples(url + "live.m3u8", 40, share=0.8)
+        maker = makers[-1]
+        say("its encoder restarted: within %.3f s, %d segments" % (worst(read), read[-1][3]))
+        expect(worst(read) < 0.5 and read[-1][3] >= 2, "after a discontinuity: %s" % read)
     finally:
         maker.kill()
         maker.wait()
