@@ -87,10 +87,11 @@ def time_of_pictures(_):
     for reports, limit, origin in ((True, 0.1, "camera"), (False, 0.5, "arrival")):
         good, slow = results[reports, "good"], results[reports, "slow"]
         drift = abs(statistics.mean(s[1] for s in good[-20:]) - statistics.mean(s[1] for s in good[20:40]))
-        say("%s, %.0f s: wall time within %.3f s of the painted one, drift %.4f s; at 21 instead of 25: %.3f s"
-            % (origin, seconds, worst(good), drift, worst(slow)))
+        say("%s, %.0f s: wall time within %.3f s of the painted one, drift %.4f s; at 21 instead of 25: %.3f s, "
+            "after 20 s %.3f s" % (origin, seconds, worst(good), drift, worst(slow), worst(slow[40:])))
         expect(good[-1][2] == origin, "its clock is %s" % good[-1][2])
-        expect(worst(good) < limit and drift < 0.1 and worst(slow) < 0.5, "too far off")
+        expect(worst(good) < limit and drift < 0.1 and worst(slow) < 0.5 and
+               worst(slow[40:]) < 0.1, "too far off")
 
 
 def clock_step(folder):
