@@ -210,7 +210,10 @@ static int write_end(struct writer *w, struct sl_camera *camera, const struct sl
     if (status == SL_OK) {
         status = tell_events(w, camera, record->end_us, record->end_us, error);
     }
-    camera->known_count = status == SL_OK ? 0 : camera->known_count;
+    if (status == SL_OK) {
+        camera->known_count = 0;
+        camera->last_outage_us = SL_NO_TIME; // it lies before this segment, not before the next one
+    }
     return status;
 }
 

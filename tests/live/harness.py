@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -294,12 +295,13 @@ def main(tests):
     for test in tests:
         if test.__name__ not in names:
             continue
-        began = time.time()
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                test(Path(folder))
-                print("PASS %s (%.0f s)" % (test.__name__, time.time() - began), flush=True)
-            except (Failure, OSError, subprocess.SubprocessError) as failure:
-                print("FAIL %s (%.0f s): %s" % (test.__name__, time.time() - began, failure), flush=True)
-                failed += 1
+        began, folder = time.time(), tempfile.mkdtemp()
+        try:
+            test(Path(folder))
+            print("PASS %s (%.0f s)" % (test.__name__, time.time() - began), flush=True)
+            shutil.rmtree(folder)
+        except (Failure, OSError, subprocess.SubprocessError) as failure:
+            print("FAIL %s (%.0f s): %s\nwhat it made is in %s" % (test.__name__, time.time() - began, failure, folder),
+                  flush=True)
+            failed += 1
     sys.exit(failed != 0)

@@ -292,13 +292,13 @@ def overload(folder):
         expect(watch.stop(seconds=60) == 0, "SIGTERM does not end it well")
     finally:
         end(watch, server)
+    say("%d streams: %.1f times what can be followed" % (streams, (sum(done) + sum(dropped)) / max(1, sum(done))))
+    say("%d streams: %d windows done, %d dropped; of one stream %d to %d done; lag at most %.1f s; memory +%d kB"
+        % (streams, sum(done), sum(dropped), min(done), max(done), max(lags), grown))
     report = check(db)
     for name in names:
         found = explains(report, name, began, stopped)
         expect(seconds_of(found, "dropped") > 0, "%s: no drops in the index" % name)
-    say("%d streams: %.1f times what can be followed" % (streams, (sum(done) + sum(dropped)) / max(1, sum(done))))
-    say("%d streams: %d windows done, %d dropped; of one stream %d to %d done; lag at most %.1f s; memory +%d kB"
-        % (streams, sum(done), sum(dropped), min(done), max(done), max(lags), grown))
     expect(sum(dropped) > sum(done) * 0.3, "this is no overload")
     expect(min(done) >= 0.7 * max(done), "shares: %s" % done)
     expect(grown < 30000, "memory grows")
