@@ -95,8 +95,8 @@ class Watch:
                           "127.0.0.1:%d" % self.metrics_port, *map(str, arguments)]
         self.lines, self.said, self.process = [], [], None
 
-    def start(self):
-        self.process = subprocess.Popen(self.arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(self, env=None):
+        self.process = subprocess.Popen(self.arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
         for stream, into in ((self.process.stdout, self.lines), (self.process.stderr, self.said)):
             threading.Thread(target=self.collect, args=(stream, into), daemon=True).start()
         return self

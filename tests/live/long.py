@@ -44,9 +44,9 @@ def end(watch, server=None):
 
 # ---- Time
 
-def read_samples(url, seconds, *more, share=0.9):
+def read_samples(url, seconds, *more, share=0.9, env=None):
     done = subprocess.run([str(BUILD / "build/tests/tools/sl-live"), url, str(seconds), *more], capture_output=True,
-                          text=True, timeout=seconds + 60)
+                          text=True, timeout=seconds + 60, env=env)
     expect(done.returncode == 0, done.stderr)
     rows = [line.split() for line in done.stdout.splitlines()]
     read = [(int(w) / 1e6, (int(w) - int(b)) / 1e6, origin, int(segment), int(error) / 1e6)
@@ -94,11 +94,45 @@ def time_of_pictures(_):
                worst(slow[40:]) < 0.1, "too far off")
 
 
+def make_clock_ahead(folder, ms):
+    """An environment in which this machine's clock is set forward once `folder`/now exists; None without a compiler."""
+    library = folder / "clock_ahead.so"
+    make = ["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", library, SRCDIR / "tests/tools/clock_ahead.c"]
+    if not shutil.which("cc") or subprocess.run(make).returncode != 0:
+        say("no C compiler: this machine's clock was not set")
+        return None
+    return {**os.environ, "LD_PRELOAD": str(library), "CLOCK_AHEAD": str(folder / "now"), "CLOCK_AHEAD_MS": str(ms)}
+
+
+def bettered_segment(folder):
+    """This machine's clock is set, a little, and then the camera's reports better the segment that began with it."""
+    shim = make_clock_ahead(folder, 500)
+    if not shim:
+        return
+    server = Server(free_port(), {"cam": "clock:25:25"}).start()
+    relay, db = Relay(server.port, reports=False), folder / "index.db"
+    watch = Watch(db, "--name", "cam", "--window", "5", "--rtsp-transport", "udp", "rtsp://127.0.0.1:%d/cam" % relay.port)
+    began = time.time()
+    watch.start(shim)
+    try:
+        watch.wait_for("two windows", 30, lambda: watch.figure("windows_done_total", "cam") >= 2)
+        (folder / "now").touch()
+        time.sleep(6)
+        relay.reports = True
+        time.sleep(16)
+        expect(watch.stop() == 0, "SIGTERM does not end it well")
+    finally:
+        end(watch, server)
+        relay.stopping = True
+    segments = sqlite3.connect(db).execute("SELECT clock FROM segment ORDER BY id").fetchall()
+    expect(segments == [("arrival",), ("camera",)], "segments: %s" % segments)
+    found = explains(check(db), "cam", began, time.time(), slack=0.7)
+    say("%d spans, no two of them at the same time" % len(found))
+
+
 def clock_step(folder):
     """The camera's clock is set 5 s forward, then 5 s back; this machine's is set 5 s forward."""
-    shim = folder / "clock_ahead.so"
-    have_cc = shutil.which("cc") and subprocess.run(
-        ["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", shim, SRCDIR / "tests/tools/clock_ahead.c"]).returncode == 0
+    shim = make_clock_ahead(folder, 5000)
     server = Server(free_port(), {"cam": "clock:25:25"}).start()
     db, seconds = folder / "index.db", 30
     watch = Watch(db, "--name", "cam", "--window", "5", server.url("cam")).start()
@@ -114,11 +148,9 @@ def clock_step(folder):
                 (5 if ahead else -5, worst(read[16:22]), worst(read[-8:]), read[-1][3] - read[16][3] + 1, late))
             expect(worst(read[16:22]) < 0.1 and worst(read[-8:]) < 0.1, "wall time is off: %s" % off)
             expect(read[-1][3] == read[16][3] + 1 and late <= 14, "the step is not one segment more: %s" % read)
-        if have_cc:
-            os.environ.update(LD_PRELOAD=str(shim), CLOCK_AHEAD=str(folder / "now"))
+        if shim:
             threading.Timer(12, (folder / "now").touch).start()
-            read = read_samples(server.url("cam"), seconds)
-            del os.environ["LD_PRELOAD"]
+            read = read_samples(server.url("cam"), seconds, env=shim)
             say("this machine's clock set by +5 s: at last %.3f s off, %d segments" % (worst(read[-8:]), read[-1][3]))
             expect(worst(read[10:]) < 0.1 and read[-1][2] == "camera", "the camera's word counts: %s" % read)
         expect(watch.stop() == 0, "SIGTERM does not end it well")
@@ -543,4 +575,4 @@ def soak(folder):
 
 
 if __name__ == "__main__":
-    main([time_of_pictures, clock_step, hls, outage, network, overload, isolation, dead_sinks, hopeless, retention, soak])
+    main([time_of_pictures, clock_step, bettered_segment, hls, outage, network, overload, isolation, dead_sinks, hopeless, retention, soak])
