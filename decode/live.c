@@ -364,6 +364,12 @@ static int64_t packet_time(struct sl_live *live, AVPacket *packet, int64_t arriv
     return arrival_us;
 }
 
+static void describe_segment(struct sl_live *live)
+{
+    live->segment.origin = live->clock.origin;
+    live->segment.error_us = sl_liveclock_error_us(&live->clock);
+}
+
 static int date_packet(struct sl_live *live, int64_t waited_us, struct sl_error *error)
 {
     watch_system_clock(live);
@@ -396,6 +402,9 @@ static int date_packet(struct sl_live *live, int64_t waited_us, struct sl_error 
         break;
     case SL_LIVECLOCK_ON:
         break;
+    }
+    if (!live->step_pending && !live->ahead_begins) { // else it is of the next segment that the clock tells
+        describe_segment(live);
     }
     return SL_OK;
 }
@@ -532,6 +541,7 @@ static void hand_segment(struct sl_live *live, struct sl_live_item *item)
         (struct sl_live_item){.kind = SL_LIVE_SEGMENT, .end_us = live->has_segment ? sl_live_end_us(live) : SL_NO_TIME};
     live->segment.start_us = live->ahead_us;
     live->segment.wall_start_us = live->ahead_us + live->base_us;
+    describe_segment(live);
     live->has_segment = 1;
     live->index = 0;
     live->ahead_begins = 0;
@@ -584,10 +594,7 @@ int sl_live_next(struct sl_live *live, struct sl_live_item *item, struct sl_erro
 
 struct sl_live_segment sl_live_segment(const struct sl_live *live)
 {
-    struct sl_live_segment segment = live->segment;
-    segment.origin = live->clock.origin;
-    segment.error_us = sl_liveclock_error_us(&live->clock);
-    return segment;
+    return live->segment;
 }
 
 int64_t sl_live_end_us(const struct sl_live *live)

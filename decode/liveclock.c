@@ -184,6 +184,15 @@ static double arrival_offset(const struct sl_liveclock *clock, int64_t pts_us)
     return clock->count > 0 ? clock->level_us + clock->slope * seconds(clock, pts_us) : 0;
 }
 
+// PTS that move on faster than time does. But when packets are read late, and some of them are lost, those after are
+// only less late; they do not come before their time.
+static int leaps_ahead(const struct sl_liveclock *clock, int64_t pts_us, int64_t arrival_us)
+{
+    int64_t passed_us = pts_us - clock->pts_us, waited_us = arrival_us - clock->arrival_us;
+    double late_us = (double)(arrival_us - pts_us - clock->anchor_us) - arrival_offset(clock, pts_us);
+    return passed_us - waited_us > LEAP_US && late_us < -LEAP_US / 2;
+}
+
 // ---- Camera
 
 // Keeps what the camera says; *leap_us is by how much it changed its mind.
@@ -307,8 +316,7 @@ enum sl_liveclock_turn sl_liveclock_packet(struct sl_liveclock *clock, int64_t p
         return SL_LIVECLOCK_SHIFT;
     }
     int64_t passed_us = pts_us - clock->pts_us;
-    int64_t waited_us = arrival_us - clock->arrival_us;
-    if (passed_us < -LEAP_US || passed_us - waited_us > LEAP_US) {
+    if (passed_us < -LEAP_US || leaps_ahead(clock, pts_us, arrival_us)) {
         clock->needs_report = 1;
         return begin(clock, pts_us, arrival_us);
     }

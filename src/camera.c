@@ -11,7 +11,7 @@ enum { BACK_OFF_FIRST_MS = 500, BACK_OFF_MOST_MS = 15000, STEP_MS = 50 };
 // A connection that lived so long was a good one: the next attempt comes at once.
 #define GOOD_US 30000000
 // Between two segments of one connection; below it clocks are not that exact.
-#define SEGMENT_GAP_US 1000000
+#define SEGMENT_GAP_US 100000
 
 static int must_stop(void *pointer)
 {
@@ -172,7 +172,7 @@ static int take_segment(struct sl_camera *camera, int64_t before_end_us, struct 
     if (status == SL_OK && camera->outage_us != SL_NO_TIME) {
         // A camera's clock may lie before the end that another clock gave.
         int64_t end_us = segment.wall_start_us > camera->outage_us ? segment.wall_start_us : camera->outage_us;
-        status = tell_outage(camera, end_us, before_end_us != SL_NO_TIME ? "the clock was set" : "", error);
+        status = tell_outage(camera, end_us, before_end_us != SL_NO_TIME ? SL_WATCH_LEAPT : "", error);
         camera->outage_us = SL_NO_TIME;
     }
     camera->segment = segment;

@@ -28,6 +28,9 @@ enum {
     SL_WATCH_CLIPS = SL_WATCH_WAITING + SL_WATCH_FLYING + 1,
 };
 
+// The cause of an outage between two segments of a connection.
+#define SL_WATCH_LEAPT "time leapt: a clock was set, or pictures were lost"
+
 // What a camera's thread tells the writer, in the order of time.
 enum sl_record_kind {
     SL_RECORD_CONNECTION,
@@ -113,7 +116,7 @@ struct sl_camera {
     struct sl_db_claim claim;
     int claimed;
     struct sl_live_segment written; // the segment as the index has it
-    int64_t last_outage_us;         // start of the outage before this connection; SL_NO_TIME: none
+    int64_t last_outage_us; // Unix time at which the outage before this segment began, or would have; SL_NO_TIME: none
     char last_cause[480];
     struct sl_known_event *known;
     int known_count, known_room;

@@ -212,7 +212,8 @@ static int write_end(struct writer *w, struct sl_camera *camera, const struct sl
     }
     if (status == SL_OK) {
         camera->known_count = 0;
-        camera->last_outage_us = SL_NO_TIME; // it lies before this segment, not before the next one
+        camera->last_outage_us = record->end_us + camera->written.wall_start_us - camera->written.start_us;
+        snprintf(camera->last_cause, sizeof camera->last_cause, "%s", SL_WATCH_LEAPT);
     }
     return status;
 }

@@ -159,7 +159,7 @@ def clock_step(folder):
     report = check(db)
     expect(not report["faults"], "the index has faults: %s" % report["faults"])
     found = spans(report, "cam")
-    set_forward = seconds_of(found, "outage", "the clock was set")
+    set_forward = seconds_of(found, "outage", "time leapt")
     again = sum(max(0, a[1] - b[0]) for a, b in zip(found, found[1:]))
     say("in the index: %.1f s that no clock showed, %.1f s shown twice" % (set_forward, again))
     # Of what is painted 5 s are skipped and 5 s come twice; so they are in the index, whose spans have no other hole.

@@ -20,6 +20,7 @@ struct camera {
     double fps, declared_fps; // PTS count up by the declared one
     double ppm;               // how much too fast its media clock runs
     int64_t jitter_us, stall_at_us, stall_us, burst_us;
+    int64_t lost_at_us, lost_us;         // pictures that never come
     int64_t leap_at_us, leap_us;         // of the PTS
     int report_counts;                   // its reports give the PTS again, whatever the time
     int64_t report_us;                   // between sender reports; 0: none
@@ -77,6 +78,9 @@ static struct seen watch(const struct camera *c, int64_t length_us)
     for (int64_t n = 0; true_us(c, n) < length_us; n++) {
         int64_t at_us = true_us(c, n), pts = pts_us(c, n), shift_us = 0;
         int64_t arrival_us = arrives_us(c, n, &random);
+        if (at_us >= c->lost_at_us && at_us < c->lost_at_us + c->lost_us) {
+            continue;
+        }
         arrival_us = arrival_us > last_us ? arrival_us : last_us;
         last_us = arrival_us;
         if (c->report_us > 0 && at_us >= next_report_us) {
@@ -179,6 +183,23 @@ static void test_stall_is_no_step(void **state)
     struct seen seen = watch(&camera, 300 * SECOND);
     assert_int_equal(seen.steps, 1);
     assert_below(seen.worst_us, 60000);
+}
+
+static void test_late_and_lost_is_no_step(void **state)
+{
+    (void)state;
+    struct camera camera = {.fps = 25,
+                            .stall_at_us = 100 * SECOND,
+                            .stall_us = 3 * SECOND,
+                            .lost_at_us = 100 * SECOND + 500000,
+                            .lost_us = 1500000,
+                            .report_us = 5 * SECOND};
+    struct seen seen = watch(&camera, 200 * SECOND);
+    assert_int_equal(seen.steps, 1);
+    assert_int_equal(seen.origin, SL_LIVE_CAMERA);
+    assert_below(seen.worst_us, DELAY + 5000);
+    camera.report_us = 0;
+    assert_int_equal(watch(&camera, 200 * SECOND).steps, 1);
 }
 
 static void test_playlist(void **state)
@@ -308,6 +329,7 @@ int main(void)
         cmocka_unit_test(test_slow_camera),
         cmocka_unit_test(test_leaping_pts),
         cmocka_unit_test(test_stall_is_no_step),
+        cmocka_unit_test(test_late_and_lost_is_no_step),
         cmocka_unit_test(test_playlist),
         cmocka_unit_test(test_reports),
         cmocka_unit_test(test_reports_of_a_clock_that_is_set),
