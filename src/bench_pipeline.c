@@ -9,7 +9,7 @@
 
 #include "config.h"
 #include "src/bench_ask.h"
-#include "src/lanes.h"
+#include "src/decoding.h"
 #include "src/signals.h"
 #include "src/stages.h"
 
@@ -24,7 +24,7 @@ struct bench {
     struct sl_eye *eye;
     struct sl_clip *clip; // one window, for the stages alone
     struct sl_stream *stream;
-    struct sl_lanes lanes;        // of the source that is open
+    struct sl_decoding decoding;  // of the source that is open
     struct sl_prompt_pair *pairs; // of that window
     int frames;
     struct sl_bench_pipeline_figures *f;
@@ -133,7 +133,7 @@ static int open_source(struct bench *b, struct sl_source **out, struct sl_error 
 {
     struct sl_pipeline job = job_of(b);
     struct sl_source_options options;
-    int status = sl_lanes_open(&job, &b->lanes, &options, error);
+    int status = sl_decoding_open(&job, &b->decoding, &options, error);
     if (status != SL_OK) {
         return status;
     }
@@ -162,7 +162,7 @@ static int measure_reading(struct bench *b, struct sl_error *error)
         b->f->pictures = sl_source_counts(source).decoded;
     }
     sl_source_close(source);
-    sl_lanes_close(&b->lanes);
+    sl_decoding_close(&b->decoding);
     return status == SL_END ? SL_OK : status;
 }
 
@@ -221,7 +221,7 @@ static int fill_from_file(struct bench *b, double *seconds, struct sl_error *err
         }
     }
     sl_source_close(source);
-    sl_lanes_close(&b->lanes);
+    sl_decoding_close(&b->decoding);
     if (status != SL_OK && status != SL_END) {
         return status;
     }

@@ -9,7 +9,7 @@
 
 #include "src/bench_report.h"
 #include "src/commands.h"
-#include "src/lanes.h"
+#include "src/decoding.h"
 #include "src/options.h"
 
 enum { REPEATS = 5, WINDOW_US = 30000000, OUTPUT_TOKENS = 60, MAX_TOKENS_PER_PAIR = 16384 };
@@ -195,7 +195,7 @@ static int set_pipeline_option(struct options *o, int option, const char *text, 
         r->max_tokens_per_pair = (int)number;
         return status;
     case OPT_DECODER:
-        return sl_lanes_read_decoder(text, &o->pipeline.decoder, e);
+        return sl_decoding_read_decoder(text, &o->pipeline.decoder, e);
     case OPT_LANES:
         return sl_option_lanes(text, &o->pipeline.decode_lanes, &o->pipeline.decode_cpu_lanes, e);
     case OPT_DECODE_ALL:

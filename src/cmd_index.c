@@ -10,7 +10,7 @@
 #include "core/time.h"
 #include "decode/decode.h"
 #include "src/commands.h"
-#include "src/lanes.h"
+#include "src/decoding.h"
 #include "src/models.h"
 #include "src/options.h"
 #include "src/pipeline.h"
@@ -193,7 +193,7 @@ static int set_option(struct options *o, int option, const char *text, struct sl
     case OPT_THREADS:
         return sl_option_int("--threads", text, 1, 1024, &o->threads, e);
     case OPT_DECODER:
-        return sl_lanes_read_decoder(text, &o->decoder, e);
+        return sl_decoding_read_decoder(text, &o->decoder, e);
     case OPT_LANES:
         return sl_option_lanes(text, &o->decode_lanes, &o->decode_cpu_lanes, e);
     case OPT_FORCE:

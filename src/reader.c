@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "core/device.h"
-#include "src/lanes.h"
+#include "src/decoding.h"
 #include "src/model.h"
 #include "src/stages.h"
 
@@ -162,13 +162,13 @@ void *sl_reader_thread(void *pointer)
 {
     struct sl_run *run = pointer;
     struct sl_error error = {0};
-    struct sl_lanes lanes;
+    struct sl_decoding decoding;
     struct sl_source_options options;
-    int status = sl_lanes_open(run->job, &lanes, &options, &error);
+    int status = sl_decoding_open(run->job, &decoding, &options, &error);
     for (int i = 0; i < run->stretch_count && status == SL_OK; i++) {
         status = read_stretch(run, &run->stretches[i], &options, &error);
     }
-    sl_lanes_close(&lanes);
+    sl_decoding_close(&decoding);
     if (status != SL_OK && status != SL_ERR_INTERRUPTED) {
         sl_run_stop(run, &error);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "src/lanes.h"
+#include "src/decoding.h"
 
 #include <string.h>
 
@@ -7,16 +7,16 @@ enum { NVDEC_LANES = 12 }; // Hopper has seven decoding engines; more sessions k
 
 static int wait_for_lane(void *context, int lane, struct sl_error *error)
 {
-    struct sl_lanes *lanes = context;
-    return lanes->ops->wait(lanes->stream[lane], error);
+    struct sl_decoding *decoding = context;
+    return decoding->ops->wait(decoding->stream[lane], error);
 }
 
-int sl_lanes_open(const struct sl_pipeline *job, struct sl_lanes *lanes, struct sl_source_options *options,
-                  struct sl_error *error)
+int sl_decoding_open(const struct sl_pipeline *job, struct sl_decoding *decoding, struct sl_source_options *options,
+                     struct sl_error *error)
 {
     struct sl_device *device = job->model->device;
     void *context = job->decoder != SL_DECODER_CPU ? device->ops->native_context(device) : NULL;
-    *lanes = (struct sl_lanes){.ops = device->ops};
+    *decoding = (struct sl_decoding){.ops = device->ops};
     sl_source_defaults(options);
     options->fps_num = job->rules->fps_num;
     options->fps_den = job->rules->fps_den;
@@ -27,23 +27,23 @@ int sl_lanes_open(const struct sl_pipeline *job, struct sl_lanes *lanes, struct 
     if (context == NULL) {
         return SL_OK;
     }
-    while (lanes->count < options->lanes) {
-        struct sl_stream **stream = &lanes->stream[lanes->count];
+    while (decoding->count < options->lanes) {
+        struct sl_stream **stream = &decoding->stream[decoding->count];
         int status = device->ops->stream_create_urgent(device, stream, error);
         if (status != SL_OK) {
             return status;
         }
-        lanes->native[lanes->count++] = device->ops->native_stream(*stream);
+        decoding->native[decoding->count++] = device->ops->native_stream(*stream);
     }
     options->gpu = (struct sl_source_gpu){.context = context,
-                                          .streams = lanes->native,
+                                          .streams = decoding->native,
                                           .device_index = job->gpu_index,
                                           .wait = wait_for_lane,
-                                          .ctx = lanes};
+                                          .ctx = decoding};
     return SL_OK;
 }
 
-int sl_lanes_read_decoder(const char *text, enum sl_decoder *out, struct sl_error *error)
+int sl_decoding_read_decoder(const char *text, enum sl_decoder *out, struct sl_error *error)
 {
     static const char *const names[] = {"auto", "cpu", "nvdec"}; // by enum sl_decoder
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -55,10 +55,10 @@ int sl_lanes_read_decoder(const char *text, enum sl_decoder *out, struct sl_erro
     return sl_fail(error, SL_ERR_USAGE, "--decoder %s: must be auto, cpu or nvdec", text);
 }
 
-void sl_lanes_close(struct sl_lanes *lanes)
+void sl_decoding_close(struct sl_decoding *decoding)
 {
-    for (int i = 0; i < lanes->count; i++) {
-        lanes->ops->stream_destroy(lanes->stream[i]);
+    for (int i = 0; i < decoding->count; i++) {
+        decoding->ops->stream_destroy(decoding->stream[i]);
     }
-    lanes->count = 0;
+    decoding->count = 0;
 }
