@@ -9,6 +9,7 @@
 #include "config.h"
 #include "core/time.h"
 #include "decode/decode.h"
+#include "src/asked.h"
 #include "src/commands.h"
 #include "src/decoding.h"
 #include "src/models.h"
@@ -20,13 +21,10 @@
 #include "src/task.h"
 
 struct options {
-    struct sl_route route;
-    const char *route_rules, *index_path, *name, *device;
-    char *prompt_file;
-    struct sl_window_rules rules;
+    struct sl_asked asked;
+    const char *name;
     int64_t from_us, to_us, wall_start_us;
     int wall_from_metadata;
-    int64_t threads;
     int decode_lanes, decode_cpu_lanes;
     enum sl_decoder decoder;
     int deterministic, force;
@@ -36,51 +34,34 @@ struct options {
 };
 
 enum {
-    OPT_FPS = 256,
-    OPT_NAME,
+    OPT_NAME = 256,
     OPT_START,
-    OPT_WINDOW,
     OPT_FROM,
     OPT_TO,
-    OPT_TOKENS,
     OPT_STILL,
-    OPT_PROMPT,
-    OPT_PROMPT_FILE,
     OPT_TEMPERATURE,
     OPT_SEED,
     OPT_DETERMINISTIC,
-    OPT_DEVICE,
-    OPT_THREADS,
     OPT_DECODER,
     OPT_LANES,
     OPT_FORCE,
     OPT_PROGRESS,
-    OPT_ROUTE
 };
 
 static const struct option long_options[] = {
-    {"model", required_argument, NULL, 'm'},
-    {"index", required_argument, NULL, 'd'},
-    {"fps", required_argument, NULL, OPT_FPS},
+    SL_ASKED_OPTIONS,
     {"name", required_argument, NULL, OPT_NAME},
     {"start-time", required_argument, NULL, OPT_START},
-    {"window", required_argument, NULL, OPT_WINDOW},
     {"from", required_argument, NULL, OPT_FROM},
     {"to", required_argument, NULL, OPT_TO},
-    {"max-tokens-per-pair", required_argument, NULL, OPT_TOKENS},
     {"skip-still", required_argument, NULL, OPT_STILL},
-    {"prompt", required_argument, NULL, OPT_PROMPT},
-    {"prompt-file", required_argument, NULL, OPT_PROMPT_FILE},
     {"temperature", required_argument, NULL, OPT_TEMPERATURE},
     {"seed", required_argument, NULL, OPT_SEED},
     {"deterministic", no_argument, NULL, OPT_DETERMINISTIC},
-    {"device", required_argument, NULL, OPT_DEVICE},
-    {"threads", required_argument, NULL, OPT_THREADS},
     {"decoder", required_argument, NULL, OPT_DECODER},
     {"decode-lanes", required_argument, NULL, OPT_LANES},
     {"force", no_argument, NULL, OPT_FORCE},
     {"progress", required_argument, NULL, OPT_PROGRESS},
-    {"route", required_argument, NULL, OPT_ROUTE},
     {NULL, 0, NULL, 0},
 };
 
@@ -108,68 +89,37 @@ static int set_still(struct options *o, const char *text, struct sl_error *e)
 {
     double level = SL_STILL_AUTO;
     int status = SL_OK;
-    o->rules.skip_still = strcmp(text, "off") != 0;
-    if (o->rules.skip_still && strcmp(text, "auto") != 0) {
+    o->asked.rules.skip_still = strcmp(text, "off") != 0;
+    if (o->asked.rules.skip_still && strcmp(text, "auto") != 0) {
         status = sl_option_real("--skip-still", text, 0, 255, &level, e);
         if (status != SL_OK) {
             return sl_fail(e, SL_ERR_USAGE, "--skip-still %s: must be auto, off or a level from 0 to 255", text);
         }
     }
-    o->rules.still_level = (float)level;
+    o->asked.rules.still_level = (float)level;
     return status;
 }
 
-// What shapes the request itself.
-static int set_rule(struct options *o, int option, const char *text, struct sl_error *e)
+// How answers are drawn.
+static int set_sampling(struct options *o, int option, const char *text, struct sl_error *e)
 {
-    int64_t number = 0;
-    double real = 0;
-    int status = SL_OK;
-    switch (option) {
-    case OPT_FPS:
-        return sl_option_rate("--fps", text, &o->rules.fps_num, &o->rules.fps_den, e);
-    case OPT_WINDOW:
-        return sl_option_span("--window", text, &o->rules.window_us, e);
-    case OPT_TOKENS:
-        status = sl_option_int("--max-tokens-per-pair", text, 1, 16384, &number, e);
-        o->rules.max_tokens_per_pair = (int)number;
+    struct sl_sampling *sampling = &o->asked.rules.sampling;
+    if (option == OPT_SEED) {
+        int64_t seed = 0;
+        int status = sl_option_int("--seed", text, 0, INT64_MAX, &seed, e);
+        sampling->seed = (uint64_t)seed;
         return status;
-    case OPT_STILL:
-        return set_still(o, text, e);
-    case OPT_PROMPT:
-        o->rules.prompt = text;
-        return SL_OK;
-    case OPT_PROMPT_FILE:
-        free(o->prompt_file);
-        o->prompt_file = NULL;
-        status = sl_option_file("--prompt-file", text, SL_TASK_PROMPT_BYTES, &o->prompt_file, e);
-        o->rules.prompt = o->prompt_file;
-        return status;
-    case OPT_TEMPERATURE:
-        status = sl_option_real("--temperature", text, 0, 100, &real, e);
-        o->rules.sampling.temperature = (float)real;
-        o->rules.sampling.top_p = real > 0 ? 0 : 1; // drawn as the model's makers advise
-        return status;
-    case OPT_SEED:
-        status = sl_option_int("--seed", text, 0, INT64_MAX, &number, e);
-        o->rules.sampling.seed = (uint64_t)number;
-        return status;
-    default:
-        return sl_fail(e, SL_ERR_INTERNAL, "an option without code");
     }
+    double temperature = 0;
+    int status = sl_option_real("--temperature", text, 0, 100, &temperature, e);
+    sampling->temperature = (float)temperature;
+    sampling->top_p = temperature > 0 ? 0 : 1; // drawn as the model's makers advise
+    return status;
 }
 
 static int set_option(struct options *o, int option, const char *text, struct sl_error *e)
 {
     switch (option) {
-    case 'm':
-        return sl_route_add_model(&o->route, text, e);
-    case OPT_ROUTE:
-        o->route_rules = text;
-        return SL_OK;
-    case 'd':
-        o->index_path = text;
-        return SL_OK;
     case OPT_NAME:
         o->name = text;
         return *text != 0 ? SL_OK : sl_fail(e, SL_ERR_USAGE, "--name: must not be empty");
@@ -184,14 +134,14 @@ static int set_option(struct options *o, int option, const char *text, struct sl
         return sl_option_span("--from", text, &o->from_us, e);
     case OPT_TO:
         return sl_option_span("--to", text, &o->to_us, e);
+    case OPT_STILL:
+        return set_still(o, text, e);
+    case OPT_TEMPERATURE:
+    case OPT_SEED:
+        return set_sampling(o, option, text, e);
     case OPT_DETERMINISTIC:
         o->deterministic = 1;
         return SL_OK;
-    case OPT_DEVICE:
-        o->device = text;
-        return SL_OK;
-    case OPT_THREADS:
-        return sl_option_int("--threads", text, 1, 1024, &o->threads, e);
     case OPT_DECODER:
         return sl_decoding_read_decoder(text, &o->decoder, e);
     case OPT_LANES:
@@ -202,13 +152,13 @@ static int set_option(struct options *o, int option, const char *text, struct sl
     case OPT_PROGRESS:
         return set_progress(o, text, e);
     default:
-        return set_rule(o, option, text, e);
+        return sl_asked_set(&o->asked, option, text, e);
     }
 }
 
 static int check_options(struct options *o, struct sl_error *e)
 {
-    const struct sl_window_rules *r = &o->rules;
+    const struct sl_window_rules *r = &o->asked.rules;
     if (o->file_count == 0) {
         return sl_fail(e, SL_ERR_USAGE, "index: no file given; see 'scenelog help index'");
     }
@@ -219,20 +169,13 @@ static int check_options(struct options *o, struct sl_error *e)
         return sl_fail(e, SL_ERR_USAGE, "--start-time: belongs to one file; give the files one by one");
     }
     int status = sl_task_check(r, e);
-    return status == SL_OK ? sl_route_finish(&o->route, o->route_rules, o->deterministic, e) : status;
+    return status == SL_OK ? sl_route_finish(&o->asked.route, o->asked.route_rules, o->deterministic, e) : status;
 }
 
 static int parse_options(int argc, char **argv, struct options *o, struct sl_error *e)
 {
     *o = (struct options){
-        .index_path = sl_default_index(),
-        .device = "auto",
-        .rules = {.fps_num = 2,
-                  .fps_den = 1,
-                  .window_us = 30000000,
-                  .prompt = sl_task_default_prompt,
-                  .max_new_tokens = SL_TASK_NEW_TOKENS,
-                  .sampling = {.top_p = 1}},
+        .asked = sl_asked_defaults(30000000),
         .from_us = SL_NO_TIME,
         .to_us = SL_NO_TIME,
         .wall_start_us = SL_NO_TIME,
@@ -303,21 +246,21 @@ static int kinds_of(const struct options *o)
 static struct sl_choice choose(void *context, const char *source)
 {
     const struct session *s = context;
-    return sl_models_choose(&s->models, sl_route_find(&s->options->route, kinds_of(s->options), source));
+    return sl_models_choose(&s->models, sl_route_find(&s->options->asked.route, kinds_of(s->options), source));
 }
 
 static int open_models(struct session *s, struct sl_error *e)
 {
     const struct options *o = s->options;
-    struct sl_model_options model = {.device = o->device,
-                                     .threads = (int)o->threads,
-                                     .max_tokens_per_pair = o->rules.max_tokens_per_pair,
-                                     .pairs_per_window = sl_window_frames(&o->rules) / 2 + 1,
-                                     .max_new_tokens = o->rules.max_new_tokens,
+    struct sl_model_options model = {.device = o->asked.device,
+                                     .threads = (int)o->asked.threads,
+                                     .max_tokens_per_pair = o->asked.rules.max_tokens_per_pair,
+                                     .pairs_per_window = sl_window_frames(&o->asked.rules) / 2 + 1,
+                                     .max_new_tokens = o->asked.rules.max_new_tokens,
                                      .deterministic = o->deterministic};
     struct sl_route_way ways[SL_ROUTE_RULES + 1];
-    int count = sl_route_ways(&o->route, kinds_of(o), ways);
-    int status = sl_models_open(&o->route, ways, count, &model, note, s, &s->models, e);
+    int count = sl_route_ways(&o->asked.route, kinds_of(o), ways);
+    int status = sl_models_open(&o->asked.route, ways, count, &model, note, s, &s->models, e);
     if (status == SL_OK && o->decoder == SL_DECODER_NVDEC &&
         s->models.device->ops->native_context(s->models.device) == NULL) {
         status = sl_fail(e, SL_ERR_USAGE, "--decoder nvdec: needs the model on a GPU; give --device cuda");
@@ -330,14 +273,14 @@ static int open_session(struct session *s, int argc, char **argv, struct sl_erro
     const struct options *o = s->options;
     int status = open_models(s, e);
     if (status == SL_OK) {
-        status = sl_db_open(&s->db, o->index_path, SL_DB_WRITE, e);
+        status = sl_db_open(&s->db, o->asked.index_path, SL_DB_WRITE, e);
     }
-    char *task = sl_task_text(&o->rules);
+    char *task = sl_task_text(&o->asked.rules);
     if (status == SL_OK && task == NULL) {
         status = sl_fail(e, SL_ERR_MEMORY, "out of memory");
     }
     if (status == SL_OK) {
-        status = sl_db_task(s->db, task, sl_window_pair_us(&o->rules), &s->task, e);
+        status = sl_db_task(s->db, task, sl_window_pair_us(&o->asked.rules), &s->task, e);
     }
     free(task);
     if (status == SL_OK) {
@@ -371,7 +314,7 @@ static int index_file(struct session *s, const char *path, struct sl_error *e)
         .eye = eye,
         .choose = choose,
         .db = s->db,
-        .rules = &o->rules,
+        .rules = &o->asked.rules,
         .path = path,
         .source_name = o->name,
         .from_us = o->from_us,
@@ -381,11 +324,11 @@ static int index_file(struct session *s, const char *path, struct sl_error *e)
         .task = s->task,
         .run = s->run,
         .force = o->force,
-        .threads = (int)o->threads,
+        .threads = (int)o->asked.threads,
         .decoder = o->decoder,
         .decode_lanes = o->decode_lanes,
         .decode_cpu_lanes = o->decode_cpu_lanes,
-        .gpu_index = strncmp(o->device, "cuda:", 5) == 0 ? atoi(o->device + 5) : 0,
+        .gpu_index = strncmp(o->asked.device, "cuda:", 5) == 0 ? atoi(o->asked.device + 5) : 0,
         .context = s,
         .interrupted = interrupted,
         .note = note,
@@ -461,6 +404,6 @@ int sl_cmd_index(int argc, char **argv)
         code = status == SL_OK ? 0 : sl_progress_report(&session.progress, &error);
         sl_progress_finish(&session.progress);
     }
-    free(options.prompt_file);
+    sl_asked_free(&options.asked);
     return code;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "src/asked.h"
 #include "src/commands.h"
 #include "src/metrics.h"
 #include "src/models.h"
@@ -19,14 +20,12 @@
 enum { MAX_SOURCES = 256, MAX_URL_FILE = 262144, MAX_URL = 4096 };
 
 struct options {
-    struct sl_route route;
-    const char *route_rules, *index_path, *device, *on_event, *mqtt, *metrics;
-    struct sl_window_rules rules;
-    int64_t threads, timeout_us, hook_timeout_us, keep_us, max_bytes;
+    struct sl_asked asked;
+    const char *on_event, *mqtt, *metrics;
+    int64_t timeout_us, hook_timeout_us, keep_us, max_bytes;
     int jsonl, over_udp;
     const char *names[MAX_SOURCES], *profiles[MAX_SOURCES]; // by the order of the URLs
     int name_count, profile_count;
-    char *prompt_file;
     const char *url_files[16];
     int url_file_count;
     struct sl_camera cameras[MAX_SOURCES];
@@ -34,14 +33,7 @@ struct options {
 };
 
 enum {
-    OPT_FPS = 256,
-    OPT_NAME,
-    OPT_WINDOW,
-    OPT_TOKENS,
-    OPT_PROMPT,
-    OPT_PROMPT_FILE,
-    OPT_DEVICE,
-    OPT_THREADS,
+    OPT_NAME = 256,
     OPT_TRANSPORT,
     OPT_TIMEOUT,
     OPT_KEEP,
@@ -53,20 +45,11 @@ enum {
     OPT_METRICS,
     OPT_PROFILE,
     OPT_URL_FILE,
-    OPT_ROUTE,
 };
 
 static const struct option long_options[] = {
-    {"model", required_argument, NULL, 'm'},
-    {"index", required_argument, NULL, 'd'},
-    {"fps", required_argument, NULL, OPT_FPS},
+    SL_ASKED_OPTIONS,
     {"name", required_argument, NULL, OPT_NAME},
-    {"window", required_argument, NULL, OPT_WINDOW},
-    {"max-tokens-per-pair", required_argument, NULL, OPT_TOKENS},
-    {"prompt", required_argument, NULL, OPT_PROMPT},
-    {"prompt-file", required_argument, NULL, OPT_PROMPT_FILE},
-    {"device", required_argument, NULL, OPT_DEVICE},
-    {"threads", required_argument, NULL, OPT_THREADS},
     {"rtsp-transport", required_argument, NULL, OPT_TRANSPORT},
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
     {"keep", required_argument, NULL, OPT_KEEP},
@@ -78,7 +61,6 @@ static const struct option long_options[] = {
     {"metrics", required_argument, NULL, OPT_METRICS},
     {"profile", required_argument, NULL, OPT_PROFILE},
     {"url-file", required_argument, NULL, OPT_URL_FILE},
-    {"route", required_argument, NULL, OPT_ROUTE},
     {NULL, 0, NULL, 0},
 };
 
@@ -121,33 +103,6 @@ static int add(const char *option, const char **list, int *count, const char *te
     return SL_OK;
 }
 
-static int set_rule(struct options *o, int option, const char *text, struct sl_error *e)
-{
-    int64_t number = 0;
-    int status = SL_OK;
-    switch (option) {
-    case OPT_FPS:
-        return sl_option_rate("--fps", text, &o->rules.fps_num, &o->rules.fps_den, e);
-    case OPT_WINDOW:
-        return sl_option_span("--window", text, &o->rules.window_us, e);
-    case OPT_TOKENS:
-        status = sl_option_int("--max-tokens-per-pair", text, 1, 16384, &number, e);
-        o->rules.max_tokens_per_pair = (int)number;
-        return status;
-    case OPT_PROMPT:
-        o->rules.prompt = text;
-        return SL_OK;
-    case OPT_PROMPT_FILE:
-        free(o->prompt_file);
-        o->prompt_file = NULL;
-        status = sl_option_file("--prompt-file", text, SL_TASK_PROMPT_BYTES, &o->prompt_file, e);
-        o->rules.prompt = o->prompt_file;
-        return status;
-    default:
-        return sl_fail(e, SL_ERR_INTERNAL, "an option without code");
-    }
-}
-
 static int set_transport(struct options *o, const char *text, struct sl_error *e)
 {
     o->over_udp = strcmp(text, "udp") == 0;
@@ -174,21 +129,13 @@ static int set_sink(struct options *o, int option, const char *text, struct sl_e
         o->metrics = text;
         return SL_OK;
     default:
-        return set_rule(o, option, text, e);
+        return sl_asked_set(&o->asked, option, text, e);
     }
 }
 
 static int set_option(struct options *o, int option, const char *text, struct sl_error *e)
 {
     switch (option) {
-    case 'm':
-        return sl_route_add_model(&o->route, text, e);
-    case OPT_ROUTE:
-        o->route_rules = text;
-        return SL_OK;
-    case 'd':
-        o->index_path = text;
-        return SL_OK;
     case OPT_NAME:
         return add("--name", o->names, &o->name_count, text, e);
     case OPT_PROFILE:
@@ -199,11 +146,6 @@ static int set_option(struct options *o, int option, const char *text, struct sl
         }
         o->url_files[o->url_file_count++] = text;
         return SL_OK;
-    case OPT_DEVICE:
-        o->device = text;
-        return SL_OK;
-    case OPT_THREADS:
-        return sl_option_int("--threads", text, 1, 1024, &o->threads, e);
     case OPT_TRANSPORT:
         return set_transport(o, text, e);
     case OPT_TIMEOUT:
@@ -288,7 +230,7 @@ static int add_source(struct options *o, const char *url, const char *name, cons
         return sl_fail(e, SL_ERR_MEMORY, "out of memory");
     }
     o->camera_count++;
-    return sl_profile_read(camera->profile_path, &o->rules, &camera->profile, e);
+    return sl_profile_read(camera->profile_path, &o->asked.rules, &camera->profile, e);
 }
 
 // One line: URL [name=NAME] [profile=FILE], parted by tabs or spaces; a name cannot hold any.
@@ -361,14 +303,7 @@ static int add_sources(struct options *o, char **urls, int count, struct sl_erro
 static int parse_options(int argc, char **argv, struct options *o, struct sl_error *e)
 {
     *o = (struct options){
-        .index_path = sl_default_index(),
-        .device = "auto",
-        .rules = {.fps_num = 2,
-                  .fps_den = 1,
-                  .window_us = 10000000,
-                  .prompt = sl_task_default_prompt,
-                  .max_new_tokens = SL_TASK_NEW_TOKENS,
-                  .sampling = {.top_p = 1}},
+        .asked = sl_asked_defaults(10000000),
         .timeout_us = 10000000,
         .hook_timeout_us = 10000000,
     };
@@ -387,7 +322,7 @@ static int parse_options(int argc, char **argv, struct options *o, struct sl_err
     if (o->timeout_us < 100000) {
         return sl_fail(e, SL_ERR_USAGE, "--timeout: must be at least 100 ms");
     }
-    int status = sl_route_finish(&o->route, o->route_rules, 0, e);
+    int status = sl_route_finish(&o->asked.route, o->asked.route_rules, 0, e);
     return status == SL_OK ? add_sources(o, argv + optind, argc - optind, e) : status;
 }
 
@@ -439,7 +374,7 @@ static void alive(void *context, const char *text)
 // What was asked, for explaining later: options, sources without secrets, and what each profile adds.
 static void describe(const struct options *o, char *out, size_t size)
 {
-    const char *rules = o->route_rules;
+    const char *rules = o->asked.route_rules;
     int head = snprintf(out, size, "watch%s%s", rules != NULL ? " --route " : "", rules != NULL ? rules : "");
     size_t used = head > 0 ? (size_t)head : 0;
     for (int i = 0; i < o->camera_count && used < size; i++) {
@@ -471,22 +406,22 @@ static int most_frames(const struct options *o)
 static struct sl_route_way way_of(const struct options *o, const struct sl_camera *camera)
 {
     int is_file = strstr(camera->url, "://") == NULL || strncmp(camera->url, "file:", 5) == 0;
-    return sl_route_find(&o->route, is_file ? SL_ROUTE_FILE : SL_ROUTE_LIVE, camera->name);
+    return sl_route_find(&o->asked.route, is_file ? SL_ROUTE_FILE : SL_ROUTE_LIVE, camera->name);
 }
 
 static int open_models(struct session *s, struct sl_error *e)
 {
     struct options *o = s->options;
-    struct sl_model_options model = {.device = o->device,
-                                     .threads = (int)o->threads,
-                                     .max_tokens_per_pair = o->rules.max_tokens_per_pair,
+    struct sl_model_options model = {.device = o->asked.device,
+                                     .threads = (int)o->asked.threads,
+                                     .max_tokens_per_pair = o->asked.rules.max_tokens_per_pair,
                                      .pairs_per_window = most_frames(o) / 2 + 1,
-                                     .max_new_tokens = o->rules.max_new_tokens};
+                                     .max_new_tokens = o->asked.rules.max_new_tokens};
     struct sl_route_way ways[MAX_SOURCES];
     for (int i = 0; i < o->camera_count; i++) {
         ways[i] = way_of(o, &o->cameras[i]);
     }
-    int status = sl_models_open(&o->route, ways, o->camera_count, &model, note, s, &s->models, e);
+    int status = sl_models_open(&o->asked.route, ways, o->camera_count, &model, note, s, &s->models, e);
     for (int i = 0; i < o->camera_count && status == SL_OK; i++) {
         o->cameras[i].choice = sl_models_choose(&s->models, ways[i]);
     }
@@ -504,7 +439,7 @@ static int open_session(struct session *s, struct sl_error *e)
                                      .context = s};
     int status = open_models(s, e);
     if (status == SL_OK) {
-        status = sl_db_open(&s->db, o->index_path, SL_DB_WRITE, e);
+        status = sl_db_open(&s->db, o->asked.index_path, SL_DB_WRITE, e);
     }
     if (status == SL_OK) {
         char arguments[4096];
@@ -539,7 +474,7 @@ static int close_session(struct session *s, int status, struct sl_error *e)
 static int watch(struct options *o, struct sl_error *e)
 {
     struct session s = {.options = o,
-                        .watch = {.defaults = o->rules, .cameras = o->cameras, .camera_count = o->camera_count}};
+                        .watch = {.defaults = o->asked.rules, .cameras = o->cameras, .camera_count = o->camera_count}};
     sl_signals_install();
     sl_signals_install_hangup();
     int status = open_session(&s, e);
@@ -547,7 +482,7 @@ static int watch(struct options *o, struct sl_error *e)
         struct sl_watch_options options = {.device = s.models.device,
                                            .db = s.db,
                                            .sinks = s.sinks,
-                                           .index_path = o->index_path,
+                                           .index_path = o->asked.index_path,
                                            .run = s.run,
                                            .keep_us = o->keep_us,
                                            .max_bytes = o->max_bytes,
@@ -578,7 +513,7 @@ int sl_cmd_watch(int argc, char **argv)
         sl_profile_finish(&options->cameras[i].profile);
     }
     if (options != NULL) {
-        free(options->prompt_file);
+        sl_asked_free(&options->asked);
     }
     free(options);
     return status == SL_OK ? 0 : sl_report(&error);
