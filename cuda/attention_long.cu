@@ -189,6 +189,7 @@ static __global__ void __launch_bounds__(THREADS, 1) attention_long(const attent
     softmax state = {{-INFINITY, -INFINITY}, {0, 0}};
     bring_queries(tiles.q[reader], q, job.q_stride, left, reader);
     attend(job, tiles, reader, row, visible + 64 * reader, seen, o, state);
+    meet(1 + reader, 128); // the queries are no longer read
     put<SIZE>(job, state, o, tiles.q[reader], row, first, left, head);
 }
 

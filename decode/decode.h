@@ -187,6 +187,7 @@ int sl_live_next(struct sl_live *live, struct sl_live_item *item, struct sl_erro
 struct sl_live_segment sl_live_segment(const struct sl_live *live); // the one at hand
 int64_t sl_live_end_us(const struct sl_live *live);                 // media time up to which pictures have come
 int sl_live_is_file(const struct sl_live *live);                    // it ends for good
+int sl_live_names_file(const char *url);                            // the same of what is not open yet
 const char *sl_live_codec(const struct sl_live *live);              // for people
 const char *sl_live_container(const struct sl_live *live);
 struct sl_live_counts sl_live_counts(const struct sl_live *live);

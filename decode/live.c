@@ -251,15 +251,20 @@ static int allocate(const char *name, const struct sl_live_options *options, str
     return whole ? SL_OK : sl_fail(error, SL_ERR_MEMORY, "out of memory opening %s", name);
 }
 
+int sl_live_names_file(const char *url)
+{
+    const char *protocol = avio_find_protocol_name(url);
+    return sl_v4l2_path(url) == NULL && protocol != NULL && strcmp(protocol, "file") == 0;
+}
+
 int sl_live_open(const char *url, const char *name, const struct sl_live_options *options, struct sl_live **live,
                  struct sl_error *error)
 {
     struct sl_live *made = NULL;
     int status = allocate(name, options, &made, error);
     if (status == SL_OK) {
-        const char *protocol = avio_find_protocol_name(url);
         made->is_device = sl_v4l2_path(url) != NULL;
-        made->is_file = !made->is_device && protocol != NULL && strcmp(protocol, "file") == 0;
+        made->is_file = sl_live_names_file(url);
         status = open_format(made, url, error);
     }
     if (status == SL_OK) {

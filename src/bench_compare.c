@@ -2,7 +2,9 @@
 #include "src/bench_compare.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -57,6 +59,7 @@ static int measure(const struct sl_bench_options *options, const char *what, str
     }
     pid_t child = fork();
     if (child == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); // not on the device when nobody waits any more
         measure_and_tell(options, ends[1]);
     }
     close(ends[1]);

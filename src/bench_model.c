@@ -80,15 +80,17 @@ static int64_t picture_tokens(const struct bench *b)
 // The most patches of one call: all pairs at once.
 static int64_t most_patches(const struct bench *b)
 {
-    int64_t most = patches_of(b, b->o.width, b->o.height) * b->o.pairs;
-    int64_t others[2] = {0, 0};
+    int64_t most = 0, others[3] = {0, 0, 0};
+    if (b->o.parts & (SL_BENCH_VISION | SL_BENCH_PREFILL)) {
+        others[2] = patches_of(b, b->o.width, b->o.height) * b->o.pairs;
+    }
     if (b->o.parts & SL_BENCH_ANSWER) {
         others[0] = picture_tokens(b) * b->model.config.vision.merge * b->model.config.vision.merge;
     }
     if (b->o.parts & SL_BENCH_CHUNK) {
         others[1] = patches_of(b, SL_BENCH_CHUNK_SIDE, SL_BENCH_CHUNK_SIDE) * SL_BENCH_CHUNK_PAIRS;
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         most = others[i] > most ? others[i] : most;
     }
     return most;
@@ -158,14 +160,15 @@ static void free_frame(struct sl_frame *frame)
 static struct sl_frame *make_frame(int width, int height, int seed)
 {
     struct sl_frame *frame = calloc(1, sizeof *frame);
-    int64_t luma = (int64_t)width * height;
-    uint8_t *bytes = malloc((size_t)(luma + luma / 2));
+    int half = (width + 1) / 2;
+    int64_t luma = (int64_t)width * height, chroma = (int64_t)half * ((height + 1) / 2);
+    uint8_t *bytes = malloc((size_t)(luma + 2 * chroma));
     if (frame == NULL || bytes == NULL) {
         free(frame);
         free(bytes);
         return NULL;
     }
-    for (int64_t i = 0; i < luma + luma / 2; i++) {
+    for (int64_t i = 0; i < luma + 2 * chroma; i++) {
         bytes[i] = (uint8_t)(64 + (i * 31 + seed * 97 + i / width * 17) % 128);
     }
     *frame = (struct sl_frame){.wall_us = SL_NO_TIME,
@@ -175,8 +178,8 @@ static struct sl_frame *make_frame(int width, int height, int seed)
                                .bit_depth = 8,
                                .chroma_shift_x = 1,
                                .chroma_shift_y = 1,
-                               .plane = {bytes, bytes + luma, bytes + luma + luma / 4},
-                               .pitch = {width, width / 2, width / 2},
+                               .plane = {bytes, bytes + luma, bytes + luma + chroma},
+                               .pitch = {width, half, half},
                                .sar_num = 1,
                                .sar_den = 1,
                                .references = 1,
@@ -281,10 +284,10 @@ static int open_bench(const struct sl_bench_options *o, struct bench *b, struct 
     b->f->parts = b->o.parts;
     b->f->compute = m->compute;
     memcpy(b->f->model, m->name, sizeof m->name);
-    if (is_gpu(b) && sl_weights_bytes(m->weights) > b->free_before) { // better said before they are loaded
+    if (is_gpu(b) && sl_model_weight_bytes(m) > b->free_before) { // better said before they are loaded
         return sl_fail(
             error, SL_ERR_MEMORY, "%s: %.1f GB are free and the weights of %s take %.1f: a smaller model would fit",
-            b->f->device.name, (double)b->free_before / 1e9, m->name, (double)sl_weights_bytes(m->weights) / 1e9);
+            b->f->device.name, (double)b->free_before / 1e9, m->name, (double)sl_model_weight_bytes(m) / 1e9);
     }
     return ops_of(b)->stream_create(m->device, &b->stream, error);
 }

@@ -344,6 +344,7 @@ static int bench_compare(const struct options *o, char **models, struct sl_error
     struct sl_bench_comparison comparison;
     one.picture_width = one.width;
     one.picture_height = one.height;
+    one.width = one.height = 0; // of clips, which are not shown
     int status = sl_bench_compare(&one, (const char *const *)models, &comparison, e);
     if (status == SL_OK && o->json) {
         return sl_bench_print_comparison_json(&comparison, e);

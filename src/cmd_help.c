@@ -83,7 +83,7 @@ static const char help_route[] =
     "\n"
     "Models that no rule can lead to are not opened. What one model has done is not asked of another, also when rules\n"
     "change (--force does). Each window and event in the index says whose it is: query --format jsonl, info INDEX.\n"
-    "On a GPU each model gets an equal share of what the weights leave free.\n";
+    "On a GPU each model gets an equal share of what the weights leave free, as far as it can use it.\n";
 
 static const char help_watch[] =
     "scenelog watch [OPTIONS] URL...\n"

@@ -405,8 +405,8 @@ static int most_frames(const struct options *o)
 // A file that is played at its own pace is no live source to the rules of --route.
 static struct sl_route_way way_of(const struct options *o, const struct sl_camera *camera)
 {
-    int is_file = strstr(camera->url, "://") == NULL || strncmp(camera->url, "file:", 5) == 0;
-    return sl_route_find(&o->asked.route, is_file ? SL_ROUTE_FILE : SL_ROUTE_LIVE, camera->name);
+    return sl_route_find(&o->asked.route, sl_live_names_file(camera->url) ? SL_ROUTE_FILE : SL_ROUTE_LIVE,
+                         camera->name);
 }
 
 static int open_models(struct session *s, struct sl_error *e)

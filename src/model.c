@@ -195,15 +195,21 @@ static int64_t later_bytes(const struct sl_model_options *options, const struct 
     return elements * sl_dtype_bytes(model->compute) + picture_bytes(options, model);
 }
 
-// The tower: weights of blocks and mergers, and one call's rows.
-static int64_t tower_bytes(const struct sl_model *model)
+// Numbers in the blocks and mergers of the tower.
+static int64_t tower_parameters(const struct sl_model *model)
 {
     const struct sl_vision_config *v = &model->config.vision;
     int64_t merged = (int64_t)v->hidden * v->merge * v->merge;
     int64_t block = (int64_t)v->hidden * (4 * (int64_t)v->hidden + 2 * (int64_t)v->intermediate);
     int64_t mergers = (1 + v->deepstack_count) * merged * (merged + v->out_hidden);
-    int64_t row = 8 * (int64_t)v->hidden + v->intermediate;
-    return (block * v->depth + mergers + row * model->max_patches) * sl_dtype_bytes(model->compute);
+    return block * v->depth + mergers;
+}
+
+// The tower's weights, and one call's rows.
+static int64_t tower_bytes(const struct sl_model *model)
+{
+    int64_t row = 8 * (int64_t)model->config.vision.hidden + model->config.vision.intermediate;
+    return (tower_parameters(model) + row * model->max_patches) * sl_dtype_bytes(model->compute);
 }
 
 // One decoder step's rows; as much again is scratch.
@@ -217,16 +223,26 @@ static int64_t rows_bytes(const struct sl_model *model, int64_t rows)
     return rows * row * sl_dtype_bytes(model->compute);
 }
 
-// What the decoder will take beside its KV pages: weights, the embedding as table and as head, one step's rows twice
-// (activations and scratch), and something for the algorithms.
-static int64_t decoder_bytes(const struct sl_model *model, int64_t rows)
+// Numbers in the decoder, with the embedding as table and as head.
+static int64_t decoder_parameters(const struct sl_model *model)
 {
     const struct sl_text_config *t = &model->config.text;
     int64_t q = (int64_t)t->heads * t->head_dim, kv = (int64_t)t->kv_heads * t->head_dim;
     int64_t feed = t->experts > 0 ? (int64_t)t->experts * t->expert_intermediate : t->intermediate;
     int64_t layer = t->hidden * (2 * q + 2 * kv + 3 * feed);
-    int64_t elements = layer * t->layers + 2 * (int64_t)t->vocab * t->hidden;
-    return elements * sl_dtype_bytes(model->compute) + 2 * rows_bytes(model, rows) + ALGORITHM_BYTES;
+    return layer * t->layers + 2 * (int64_t)t->vocab * t->hidden;
+}
+
+int64_t sl_model_weight_bytes(const struct sl_model *model)
+{
+    return (tower_parameters(model) + decoder_parameters(model)) * sl_dtype_bytes(model->compute);
+}
+
+// What the decoder will take beside its KV pages: weights, one step's rows twice (activations and scratch), and
+// something for the algorithms.
+static int64_t decoder_bytes(const struct sl_model *model, int64_t rows)
+{
+    return decoder_parameters(model) * sl_dtype_bytes(model->compute) + 2 * rows_bytes(model, rows) + ALGORITHM_BYTES;
 }
 
 static struct sl_device_info info_of(const struct sl_model *model)

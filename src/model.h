@@ -57,6 +57,7 @@ int sl_model_open(const struct sl_model_options *options, struct sl_model *out, 
 
 // Several models on one device: files first, then each is placed, asked what it will take, and loaded.
 void sl_model_place(const struct sl_model_options *options, struct sl_device *device, struct sl_model *model);
+int64_t sl_model_weight_bytes(const struct sl_model *model); // on its device, once model->compute is known
 int64_t sl_model_window_bytes(const struct sl_model_options *options, const struct sl_model *model);
 int64_t sl_model_bytes(const struct sl_model_options *options, const struct sl_model *model); // but for windows
 // Of a loaded one: what of that is still to be allocated, with the pictures of its windows.

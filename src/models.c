@@ -43,37 +43,53 @@ static void open_files(struct opening *o)
     }
 }
 
+int sl_models_that_fit(const int64_t *wanted_bytes, int count, int64_t room_bytes)
+{
+    int fit = 0;
+    for (int i = 0; i < count; i++) {
+        if (wanted_bytes[i] > 0 && wanted_bytes[i] <= room_bytes) {
+            fit |= 1 << i;
+            room_bytes -= wanted_bytes[i];
+        }
+    }
+    return fit;
+}
+
 // On a GPU a model that does not fit beside those before it, each with one window, is as good as missing: better known
 // before the first is loaded.
 static void drop_what_does_not_fit(struct opening *o, const struct sl_device_info *info)
 {
     const double gib = 1024.0 * 1024 * 1024;
-    int64_t taken = 0;
+    int64_t wanted[SL_ROUTE_MODELS] = {0}, room = info->free_bytes - SL_MODEL_SURFACE_BYTES;
     for (int i = 0; i < SL_ROUTE_MODELS; i++) {
-        struct sl_model *model = &o->models->model[i];
-        if (!is_wanted(o, i) || is_missing(o->models, i)) {
-            continue;
+        const struct sl_model *model = &o->models->model[i];
+        if (is_wanted(o, i) && !is_missing(o->models, i)) {
+            wanted[i] = sl_model_bytes(o->options, model) + sl_model_window_bytes(o->options, model);
         }
-        int64_t wants = sl_model_bytes(o->options, model) + sl_model_window_bytes(o->options, model);
-        if (taken > 0 && taken + wants + SL_MODEL_SURFACE_BYTES > info->free_bytes) {
-            sl_fail(&o->models->missing[i], SL_ERR_MEMORY,
-                    "%s: %.1f GiB are free, the models before it take %.1f and it would take %.1f: a shorter --window, "
-                    "a lower --max-tokens-per-pair or smaller models would fit",
-                    info->name, (double)info->free_bytes / gib, (double)taken / gib, (double)wants / gib);
+    }
+    int fit = sl_models_that_fit(wanted, SL_ROUTE_MODELS, room);
+    for (int i = 0; i < SL_ROUTE_MODELS; i++) {
+        if (wanted[i] > 0 && !(fit >> i & 1)) {
+            sl_fail(
+                &o->models->missing[i], SL_ERR_MEMORY,
+                "%s: it would take %.1f GiB, and the models before it leave %.1f of %.1f: a shorter --window, a lower "
+                "--max-tokens-per-pair or a smaller model would fit",
+                info->name, (double)wanted[i] / gib, (double)room / gib, (double)info->free_bytes / gib);
         } else {
-            taken += wants;
+            room -= wanted[i];
         }
     }
 }
 
-// What the others will allocate once this one is loaded.
+// What the others will allocate once this one is loaded; those to come with one window at least.
 static int64_t others_bytes(const struct opening *o, int i)
 {
     int64_t sum = 0;
     for (int k = 0; k < SL_ROUTE_MODELS; k++) {
         if (k != i && is_wanted(o, k) && !is_missing(o->models, k)) {
             const struct sl_model *other = &o->models->model[k];
-            sum += k < i ? sl_model_bytes_to_come(o->options, other) : sl_model_bytes(o->options, other);
+            sum += k < i ? sl_model_bytes_to_come(o->options, other)
+                         : sl_model_bytes(o->options, other) + sl_model_window_bytes(o->options, other);
         }
     }
     return sum;
@@ -91,7 +107,7 @@ static void plan(struct opening *o)
             sl_model_place(o->options, m->device, &m->model[i]);
         }
     }
-    if (o->gpu) {
+    if (o->gpu && count_wanted_from(o, 0) > 1) { // of one alone its own plan says it better
         drop_what_does_not_fit(o, &info);
     }
 }

@@ -24,6 +24,9 @@ int sl_models_open(const struct sl_route *route, const struct sl_route_way *ways
                    struct sl_models *out, struct sl_error *error);
 void sl_models_close(struct sl_models *models);
 
+// Which models find room side by side, those before first; a bit each. wanted_bytes 0: not asked for.
+int sl_models_that_fit(const int64_t *wanted_bytes, int count, int64_t room_bytes);
+
 struct sl_eye *sl_models_any(const struct sl_models *models); // one that is there
 // The way as it is with the models that are there.
 struct sl_choice sl_models_choose(const struct sl_models *models, struct sl_route_way way);

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "src/model.h"
+#include "src/models.h"
 
 #define GIB ((int64_t)1 << 30)
 
@@ -72,8 +72,19 @@ static void two_fit(void **state)
     sl_model_close(&deep);
 }
 
+// One that is too large takes no room from those behind it.
+static void too_large_first(void **state)
+{
+    (void)state;
+    assert_int_equal(sl_models_that_fit((int64_t[]){470, 5}, 2, 76), 2);
+    assert_int_equal(sl_models_that_fit((int64_t[]){5, 470}, 2, 76), 1);
+    assert_int_equal(sl_models_that_fit((int64_t[]){40, 40, 36}, 3, 76), 5);
+    assert_int_equal(sl_models_that_fit((int64_t[]){0, 76}, 2, 76), 2);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(more_than_the_weights), cmocka_unit_test(two_fit)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(more_than_the_weights), cmocka_unit_test(two_fit),
+                                       cmocka_unit_test(too_large_first)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
