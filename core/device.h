@@ -144,14 +144,16 @@ struct sl_device_ops {
     void (*copy)(struct sl_stream *stream, void *to, const void *from, int64_t size_bytes);
     void (*zero)(struct sl_stream *stream, void *to, int64_t size_bytes);
 
-    // Weights. Layers (linears, experts) are created in the order in which a decoding step uses them: a device may ask
-    // for the next one's weights early. Host tensors (f32, bf16, f16, f8 with its scale; contiguous) stay mapped as
-    // long as the result lives: a device may alias them. Only the data: what a `scale` points to is read before the
-    // call returns. A linear is the rows of `parts` one under the other: y = x W^T + bias. `bias` may be NULL.
+    // Weights. Host tensors (f32, bf16, f16, f8 with its scale; contiguous) stay mapped as long as the result lives: a
+    // device may alias them. Only the data: what a `scale` points to is read before the call returns. A linear is the
+    // rows of `parts` one under the other: y = x W^T + bias. `bias` may be NULL.
     int (*linear_create)(struct sl_device *device, const struct sl_tensor *parts /* each [out_i, in] */, int n,
                          const struct sl_tensor *bias /* [sum of out_i] */, enum sl_dtype compute,
                          struct sl_linear **out, struct sl_error *error);
     void (*linear_destroy)(struct sl_linear *linear); // accepts NULL
+    // A decoding step uses `next` after `linear`, so its weights may be asked for early; `next` goes no earlier than
+    // `linear` is used last. NULL: a device that has no use for it.
+    void (*linear_ahead)(struct sl_linear *linear, const struct sl_linear *next);
     // The experts of one layer. A device that aliases touches an expert's weights only when a row is sent to it.
     int (*experts_create)(struct sl_device *device, const struct sl_experts_source *source, enum sl_dtype compute,
                           struct sl_experts **out, struct sl_error *error);

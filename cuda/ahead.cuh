@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The first weights of the next layer, into the second cache. See ahead.h.
+// A kernel that has asked for the last of its own weights asks for the first of the next layer's to come into the
+// second cache: else the memory would rest while one kernel of a decoding step ends and the next begins.
 #ifndef SL_CUDA_AHEAD_CUH
 #define SL_CUDA_AHEAD_CUH
 
-#include "cuda/ahead.h"
 #include "cuda/linear.h"
 
 enum { AHEAD_CHUNK = 4096, AHEAD_BYTES = 16 << 20 }; // of 50 MiB; as much as comes while one kernel follows another
@@ -14,10 +14,10 @@ struct weights_ahead {
     int chunks; // of each
 };
 
-static inline weights_ahead weights_of(const cuda_ahead &next)
+// l: NULL for none.
+static inline weights_ahead weights_of(const struct sl_linear *l)
 {
     weights_ahead a = {};
-    const struct sl_linear *l = next.linear;
     if (l != NULL && l->compute == SL_BF16 && l->in % 8 == 0) {
         int64_t half = l->out / 2 * l->in * 2, most = AHEAD_BYTES / 2;
         a.upper = (const char *)l->weight;

@@ -63,8 +63,7 @@ void cuda_attention_paged(struct sl_stream *stream, const struct sl_ragged *ragg
     if (cuda_attention_few(stream, &job)) {
         job.least_rows = 2;
     }
-    if (!(job.least_rows == 2 && single) && !cuda_attention_long(stream, &job) &&
-        !cuda_attention_many(stream, &job)) {
+    if (!(job.least_rows == 2 && single) && !cuda_attention_long(stream, &job) && !cuda_attention_many(stream, &job)) {
         cuda_attention_any(stream, &job);
     }
     cuda_launched(stream, "attention");

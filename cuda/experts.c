@@ -46,7 +46,6 @@ int cuda_experts_create(struct sl_device *device, const struct sl_experts_source
         cuda_experts_destroy(x);
         return status;
     }
-    cuda_ahead_follow(x->device, &x->next, NULL);
     *out = x;
     return SL_OK;
 }
@@ -55,7 +54,6 @@ void cuda_experts_destroy(struct sl_experts *experts)
 {
     if (experts != NULL) {
         struct sl_device *device = &experts->device->base;
-        cuda_ahead_forget(experts->device, &experts->next, NULL);
         device->ops->release(device, experts->gate_up);
         device->ops->release(device, experts->down);
         free(experts);

@@ -7,7 +7,7 @@
 #ifndef SL_CUDA_EXPERTS_H
 #define SL_CUDA_EXPERTS_H
 
-#include "cuda/ahead.h"
+#include "cuda/internal.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -19,7 +19,6 @@ struct sl_experts {
     int count, hidden, intermediate; // E, H, M
     void *gate_up;                   // [E, 2M, H], compute type
     void *down;                      // [E, H, M]
-    struct cuda_ahead next;
 };
 
 // Slots of one expert that a block takes together.

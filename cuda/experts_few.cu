@@ -9,7 +9,6 @@
 // Which experts there are is known once routing or sorting has ended. The gated product waits for that, and lets the
 // next kernel begin only then: so the second product may fetch its first weights while the gated one still runs.
 #include "cuda/act.cuh"
-#include "cuda/ahead.cuh"
 #include "cuda/experts.h"
 #include "cuda/tensor.cuh"
 
@@ -29,7 +28,6 @@ struct few_job {
     const int32_t *single; // the experts of the only row; NULL: there are more, and they are sorted
     int experts;
     struct experts_order order;
-    weights_ahead next;
 };
 
 // By way of the second cache: what other kernels wrote before the one that may still run.
@@ -196,8 +194,6 @@ static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) experts_few(const f
                 fetch<HALVES, GATED>(f, rows.expert, tile, step + 1, next);
             } else if (item + 1 < end) {
                 fetch<HALVES, GATED>(f, next_rows.expert, next_tile, 0, next);
-            } else {
-                fetch_ahead(f.next);
             }
             use<HALVES>(f, x, pitch, rows.rows, step, now, c);
             now = next;
@@ -269,6 +265,5 @@ void cuda_experts_few(struct sl_stream *stream, const struct experts_job *job)
     f.y_stride = e->hidden;
     f.in = e->intermediate;
     f.out = e->hidden;
-    f.next = weights_of(e->next);
     multiply<false>(stream, f);
 }

@@ -40,7 +40,6 @@ struct cuda_picture_tables {
 };
 
 struct cuda_blas;    // cuBLASLt and the algorithms found so far (linear.c)
-struct cuda_ahead;   // which layer follows (ahead.h)
 struct cuda_staging; // pinned memory that weights go through (weights.c)
 
 struct cuda_device {
@@ -51,7 +50,6 @@ struct cuda_device {
     char name[96];
     struct cuda_blas *blas;
     struct cuda_staging *staging;
-    struct cuda_ahead *newest; // of the layer created last; NULL: it is gone
 };
 
 struct cuda_ring;     // pinned memory for small copies in either direction (copy.c)

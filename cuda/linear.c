@@ -510,16 +510,19 @@ int cuda_linear_create(struct sl_device *device, const struct sl_tensor *parts, 
         cuda_linear_destroy(l);
         return status;
     }
-    cuda_ahead_follow(l->device, &l->next, l);
     *out = l;
     return SL_OK;
+}
+
+void cuda_linear_ahead(struct sl_linear *linear, const struct sl_linear *next)
+{
+    linear->next = next;
 }
 
 void cuda_linear_destroy(struct sl_linear *linear)
 {
     if (linear != NULL) {
         const struct sl_device_ops *ops = linear->device->base.ops;
-        cuda_ahead_forget(linear->device, &linear->next, linear);
         ops->release(&linear->device->base, linear->weight);
         ops->release(&linear->device->base, linear->bias);
         free(linear);

@@ -3,7 +3,7 @@
 #ifndef SL_CUDA_LINEAR_H
 #define SL_CUDA_LINEAR_H
 
-#include "cuda/ahead.h"
+#include "cuda/internal.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -13,10 +13,9 @@ struct sl_linear {
     struct cuda_device *device;
     enum sl_dtype compute;
     int64_t out, in;
-    void *weight; // [out, in], compute type
-    void *bias;   // [out], compute type; NULL: none
-    struct cuda_ahead next;
-    struct cuda_ahead *named_by; // whose `next` this is; NULL: none's
+    void *weight;                 // [out, in], compute type
+    void *bias;                   // [out], compute type; NULL: none
+    const struct sl_linear *next; // what a decoding step reads after it (cuda/ahead.cuh); NULL: not known
 };
 
 // 1 when cuBLASLt's library can be opened; else `why`.
