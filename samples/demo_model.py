@@ -3,7 +3,7 @@
 
 Used by train.py and by evaluate.py --reference. Needs torch, transformers and tokenizers.
 
-    demo_model.py DIR      write DIR with random weights (the final shape, for tests)
+    demo_model.py DIR [EXPERTS]     write DIR with random weights (the final shape, for tests)
 """
 import json
 import random
@@ -25,6 +25,7 @@ ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|v
          "<|image_pad|>", "<|video_pad|>", "<think>", "</think>"]
 SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
          r"|\s+(?!\S)|\s+")
+CHOSEN = 2            # experts for a token, where there are any
 SHARD_BYTES = 12_000_000
 
 
@@ -40,8 +41,11 @@ def build_tokenizer():
     tok.decoder = decoders.ByteLevel()
     rng = random.Random(1)
     texts = [PROMPT, "user\n", "assistant\n", "<12.2 seconds>"] * 500
+    by_kind = {}
+    for t in world.SENTENCES:
+        by_kind.setdefault(world.kind_of(t), []).append(t)
     for _ in range(300):
-        texts.append(world.answer([(1.5, 4.0, t) for t in rng.sample(world.SENTENCES, 8)]))
+        texts.append(world.answer([(1.5, 4.0, rng.choice(by_kind[k])) for k in sorted(by_kind)]))
     texts += ["What is visible now? Where is it? yes no left right top middle bottom day night red green person car "
               "moves opens closes enters leaves the and of to in is on at with for that this"] * 20
     trainer = trainers.BpeTrainer(vocab_size=BPE_SIZE, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -52,7 +56,13 @@ def build_tokenizer():
     return tok
 
 
-def config_dict(tok):
+def load_tokenizer(folder):
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+
+
+def config_dict(tok, experts=0):
     tid = tok.token_to_id
     text = {
         "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": tid("<|endoftext|>"), "dtype": "bfloat16",
@@ -67,19 +77,35 @@ def config_dict(tok):
         "in_channels": 3, "initializer_range": 0.02, "intermediate_size": 768, "model_type": "qwen3_vl",
         "num_heads": 4, "num_position_embeddings": 256, "out_hidden_size": 320, "patch_size": PATCH,
         "spatial_merge_size": 2, "temporal_patch_size": 2}
+    moe = ""
+    if experts:
+        moe = "_moe"
+        text.update(model_type="qwen3_vl_moe_text", num_experts=experts, num_experts_per_tok=CHOSEN, norm_topk_prob=True,
+                    moe_intermediate_size=text["intermediate_size"] // experts, decoder_sparse_step=2, mlp_only_layers=[])
+        vision["model_type"] = "qwen3_vl_moe"
     return {
-        "architectures": ["Qwen3VLForConditionalGeneration"], "dtype": "bfloat16",
-        "image_token_id": tid("<|image_pad|>"), "model_type": "qwen3_vl", "text_config": text,
+        "architectures": [f"Qwen3VL{moe[1:].capitalize()}ForConditionalGeneration"], "dtype": "bfloat16",
+        "image_token_id": tid("<|image_pad|>"), "model_type": "qwen3_vl" + moe, "text_config": text,
         "tie_word_embeddings": True, "transformers_version": "4.57.0", "video_token_id": tid("<|video_pad|>"),
         "vision_config": vision, "vision_end_token_id": tid("<|vision_end|>"),
         "vision_start_token_id": tid("<|vision_start|>")}
 
 
-def build_model(tok):
+def build_model(tok, experts=0):
+    """The dense model. Experts are parts of a dense MLP's width and a router that weighs them: the same arithmetic."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     cfg = Qwen3VLConfig(**json.loads(json.dumps(config_dict(tok))))
-    return Qwen3VLForConditionalGeneration(cfg).float()
+    hf = Qwen3VLForConditionalGeneration(cfg).float()
+    hf.experts = experts
+    for lay in sparse_layers(hf):
+        lay.mlp.router = torch.nn.Linear(cfg.text_config.hidden_size, experts, bias=False)
+        torch.nn.init.normal_(lay.mlp.router.weight, std=0.02)
+    return hf
+
+
+def sparse_layers(hf):
+    return hf.model.language_model.layers[1::2] if hf.experts else []
 
 
 def canvas(height, width):
@@ -168,11 +194,21 @@ def text_weights(lay):
     att = lay.self_attn
     return [m.weight for m in (lay.input_layernorm, att.q_proj, att.k_proj, att.v_proj, att.q_norm, att.k_norm,
                                att.o_proj, lay.post_attention_layernorm, lay.mlp.gate_proj, lay.mlp.up_proj,
-                               lay.mlp.down_proj)]
+                               lay.mlp.down_proj, getattr(lay.mlp, "router", None)) if m is not None]
+
+
+def route(h, router):
+    """The weight of each expert for each token, and how uneven they are used (1: evenly)."""
+    p = F.linear(h.float(), router).softmax(-1)
+    best, which = p.topk(CHOSEN, -1)
+    weights = torch.zeros_like(p).scatter(-1, which, best / best.sum(-1, keepdim=True))
+    share = (weights > 0).float().mean((0, 1)) / CHOSEN
+    return weights, p.shape[-1] * (share * p.mean((0, 1))).sum()
 
 
 def text_layer(x, cos, sin, weights, cache=None):
-    n1, wq, wk, wv, nq, nk, wo, n2, gate, up, down = weights
+    """The layer's output; with a router, how uneven its experts are used too."""
+    n1, wq, wk, wv, nq, nk, wo, n2, gate, up, down, *router = weights
     b, l, _ = x.shape
     dim = nq.shape[0]
     h = rms_norm(x, n1)
@@ -189,7 +225,12 @@ def text_layer(x, cos, sin, weights, cache=None):
     o = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     x = x + linear(o.transpose(1, 2).reshape(b, l, -1), wo)
     h = rms_norm(x, n2)
-    return x + linear(F.silu(linear(h, gate)) * linear(h, up), down)
+    inner = F.silu(linear(h, gate)) * linear(h, up)
+    if not router:
+        return x + linear(inner, down), None
+    by_expert, uneven = route(h, router[0])
+    inner = inner * by_expert.repeat_interleave(inner.shape[-1] // by_expert.shape[-1], -1).to(inner.dtype)
+    return x + linear(inner, down), uneven
 
 
 def many(f, compiled, dims=1):
@@ -295,7 +336,7 @@ class Net(torch.nn.Module):
     def read(self, ids, pos, seen=None, spots=None, caches=None, tap=None):
         """Hidden states [B, L, hidden]; spots: where the visual tokens stand (the same in each row).
 
-        tap: a layer whose output is returned too (for the training's helper heads).
+        tap: a layer whose output is returned too (for the training's helper heads), and the mean unevenness of experts.
         """
         x = self.lang.embed_tokens(ids)
         cos, sin = self.angles(pos)
@@ -303,15 +344,18 @@ class Net(torch.nn.Module):
             x = x.to(seen[0].dtype).index_copy(1, spots, seen[0])
         else:
             x = x.to(self.dtype)
-        tapped = None
+        tapped, uneven = None, []
         for i, lay in enumerate(self.lang.layers):
-            x = self.text_layer(x, cos, sin, text_weights(lay), caches[i] if caches else None)
+            x, u = self.text_layer(x, cos, sin, text_weights(lay), caches[i] if caches else None)
+            uneven += [] if u is None else [u]
             if seen and i + 1 < len(seen):
                 x = x.index_add(1, spots, seen[i + 1])
             if i == tap:
                 tapped = x
         x = rms_norm(x, self.lang.norm.weight)
-        return (x, tapped) if tap is not None else x
+        if tap is None:
+            return x
+        return x, tapped, torch.stack(uneven).mean() if uneven else x.new_zeros(())
 
     def logits(self, hidden):
         return F.linear(hidden, self.lang.embed_tokens.weight.to(hidden.dtype))
@@ -366,7 +410,7 @@ def save_folder(hf, tok, folder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tid = tok.token_to_id
-    write_json(folder / "config.json", config_dict(tok))
+    write_json(folder / "config.json", config_dict(tok, hf.experts))
     write_json(folder / "generation_config.json", {
         "bos_token_id": tid("<|endoftext|>"), "do_sample": False,
         "eos_token_id": [tid("<|im_end|>"), tid("<|endoftext|>")], "pad_token_id": tid("<|endoftext|>"),
@@ -394,8 +438,7 @@ def save_folder(hf, tok, folder):
         "model_max_length": 32768, "pad_token": "<|endoftext|>", "split_special_tokens": False,
         "tokenizer_class": "Qwen2Tokenizer", "unk_token": None})
     write_json(folder / "chat_template.json", {"chat_template": chat_template()})
-    tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in hf.state_dict().items()
-               if k != "lm_head.weight"}
+    tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in published(hf).items()}
     shards, size = [{}], 0
     for name, t in tensors.items():
         n = t.numel() * 2
@@ -416,16 +459,60 @@ def save_folder(hf, tok, folder):
     return total
 
 
-def load_weights(hf, folder):
+def published(hf):
+    """The tensors under the names and in the form of a published checkpoint."""
+    state = {k: v for k, v in hf.state_dict().items() if k != "lm_head.weight"}
+    for name in [k for k in state if k.endswith("mlp.router.weight")]:
+        mlp = name.removesuffix("router.weight")
+        gate, up, down = (state.pop(mlp + part + "_proj.weight") for part in ("gate", "up", "down"))
+        parts = lambda w: w.view(hf.experts, -1, w.shape[1]).mT  # [experts, hidden, width]
+        state[mlp + "gate.weight"] = state.pop(name)
+        state[mlp + "experts.gate_up_proj"] = torch.cat((parts(gate), parts(up)), -1)
+        state[mlp + "experts.down_proj"] = down.T.reshape(hf.experts, -1, down.shape[0])
+    return state
+
+
+def unpublished(state):
+    """The other way round."""
+    for name in [k for k in state if k.endswith("experts.gate_up_proj")]:
+        mlp = name.removesuffix("experts.gate_up_proj")
+        whole = lambda w: w.mT.flatten(0, 1)
+        gate, up = state.pop(name).chunk(2, -1)
+        state[mlp + "gate_proj.weight"], state[mlp + "up_proj.weight"] = whole(gate), whole(up)
+        state[mlp + "down_proj.weight"] = state.pop(mlp + "experts.down_proj").flatten(0, 1).T
+        state[mlp + "router.weight"] = state.pop(mlp + "gate.weight")
+    return state
+
+
+def load_weights(hf, folder, tok):
+    """Weights of a folder. Experts that it has not are made of its dense MLPs; words that it has not, of its pieces."""
     state = {}
     for f in sorted(Path(folder).glob("*.safetensors")):
         state.update(load_file(str(f)))
+    state = {k: v.float() for k, v in unpublished(state).items()}
+    words = "model.language_model.embed_tokens.weight"
+    state[words] = reworded(state[words], load_tokenizer(folder), tok)
     missing, extra = hf.load_state_dict(state, strict=False)
-    assert set(missing) <= {"lm_head.weight"} and not extra, (missing, extra)
+    new = {k for k in missing if k.endswith("router.weight")}
+    assert set(missing) - new <= {"lm_head.weight"} and not extra, (missing, extra)
+    if new:
+        for lay in sparse_layers(hf):  # two of them at half weight are as strong as they were in the whole
+            lay.mlp.down_proj.weight.data *= CHOSEN
     hf.tie_weights()
+
+
+def reworded(rows, old, new):
+    """The embedding's rows for another tokenizer."""
+    known, out = old.get_vocab(), []
+    for i in range(new.get_vocab_size()):
+        token = new.id_to_token(i)
+        pieces = [known[token]] if token in known else old.encode(new.decode([i]), add_special_tokens=False).ids
+        out.append(rows[pieces].mean(0))
+    return torch.stack(out)
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
-    print("bytes of weights:", save_folder(build_model(tokenizer), tokenizer, sys.argv[1]))
+    model = build_model(tokenizer, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    print("bytes of weights:", save_folder(model, tokenizer, sys.argv[1]))

@@ -88,13 +88,13 @@ class Reference:
 
     def __init__(self, folder):
         import torch
-        from tokenizers import Tokenizer
 
         import demo_model as dm
         self.torch, self.dm = torch, dm
-        self.tok = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-        model = dm.build_model(self.tok)
-        dm.load_weights(model, folder)
+        self.tok = dm.load_tokenizer(folder)
+        experts = json.loads((Path(folder) / "config.json").read_text())["text_config"].get("num_experts", 0)
+        model = dm.build_model(self.tok, experts)
+        dm.load_weights(model, folder, self.tok)
         self.net = dm.Net(model.eval(), self.tok)
 
     def sampled(self, path):

@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train the demo model on the synthetic world, on one accelerator, for a stated number of minutes.
 
-    train.py --out DIR --minutes 9 [--from DIR] [--seed 1] [--rate 0.02]
+    train.py --out DIR --minutes 9 [--from DIR [--new-words]] [--experts 4] [--seed 1] [--rate 0.02]
 
 Windows are made up on the processor's cores, painted on the accelerator, and seen once. Beside the answer itself the
-model learns through helper heads what stands in each frame, and what begins or ends there; the heads are not shipped
-(helpers.pt lets a next run go on with them). --from carries weights on; the optimiser begins anew.
+model learns through helper heads what stands, moves and meets in each frame, and what begins or ends there; the heads
+are not shipped (helpers.pt lets a next run go on with them). --from carries weights on; the optimiser begins anew.
+--new-words learns the words anew too: a known word keeps its row of the embedding, a new one begins as the mean of the
+known pieces that it is made of. --experts splits the MLP of every second layer into experts, two of them for a token.
+The folder DIR/demo-model is written every two minutes and at the end.
 """
 import argparse
-import json
 import random
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -28,28 +31,40 @@ CHANCES = {"easy": [0, 15, 0, 85, 0, 0, 0, 0, 0, 0, 0, 0], "medium": [15, 50, 10
 SIZES = [(128, 192), (128, 160), (96, 192)]  # what 3:2, 4:3 and 16:9 pictures become
 SIZE_CHANCES = [54, 28, 18]
 MOST_EVENTS = 14
-CLASSES = 5 * 42 + 20 + 2  # visible, blinks, grows, turns from, turns to; tens and ones of a sign; dark, rain
+THINGS = len(W.THINGS)
+# stands, blinks, grows, turns from, turns to, moves in four ways, is on the left of a meeting, on the right; tens and ones
+# of a sign; night, rain; something moves in each of four ways, some two meet
+CLASSES = 11 * THINGS + 20 + 2 + 5
 TAP = 3                    # the decoder layer that the pair head reads
 
 
 def classes(kind, subject):
+    base = 11 * THINGS
+    thing = lambda group, colour, shape: group * THINGS + colour * len(W.SHAPES) + shape
     if kind == "sign":
-        return [210 + subject // 10, 220 + subject % 10]
-    if kind in ("dark", "rain"):
-        return [230 + (kind == "rain")]
+        return [base + subject // 10, base + 10 + subject % 10]
+    if kind in ("night", "rain"):
+        return [base + 20 + (kind == "rain")]
     if kind == "turns":
         a, b, shape = subject
-        return [126 + a * 6 + shape, 168 + b * 6 + shape]
-    return [("visible", "blinks", "grows").index(kind) * 42 + subject[0] * 6 + subject[1]]
+        return [thing(3, a, shape), thing(4, b, shape)]
+    if kind == "moves":
+        way, colour, shape = subject
+        return [thing(5 + way, colour, shape), base + 22 + way]
+    if kind == "meets":
+        left, right = subject
+        return [thing(9, *left), thing(10, *right), base + 26]
+    return [thing(("stands", "blinks", "grows").index(kind), *subject)]
 
 
-def make_window(rng, length):
+def make_window(rng, length, simple):
     """One window cut out of a longer world, as its frames show it."""
     while True:
         offset = 0.0 if rng.random() < 0.2 else float(rng.choice([10, 20, 30] if length > 9 else [5, 8, 15]))
-        world = W.World(rng.getrandbits(48), offset + length, quiet=rng.random() < 0.03)
+        world = W.World(rng.getrandbits(48), offset + length, quiet=rng.random() < 0.03, simple=simple)
         n = int(length / W.STEP)
-        jitter = np.random.default_rng(rng.getrandbits(32)).uniform(0, rng.uniform(0, 0.09), n)
+        most = rng.uniform(0.05, 0.25) if rng.random() < 0.15 else rng.uniform(0, 0.09)
+        jitter = np.random.default_rng(rng.getrandbits(32)).uniform(0, most, n)
         times = np.maximum(np.arange(n) * W.STEP - jitter, 0) + offset
         events = W.seen([(s - offset, e - offset, *rest) for s, e, *rest in world.events], times - offset, length)
         if len(events) <= MOST_EVENTS:
@@ -73,26 +88,27 @@ class Windows(torch.utils.data.IterableDataset):
             stage = "easy" if step < self.easy else "medium" if step < self.medium else "all"
             length = rng.choices(LENGTHS, CHANCES[stage])[0]
             size = rng.choices(SIZES, SIZE_CHANCES)[0] if stage == "all" else SIZES[0]
-            yield make_batch(tok, rng, length, max(1, int(self.frames / (length / W.STEP))), size)
+            yield make_batch(tok, rng, length, max(1, int(self.frames / (length / W.STEP))), size, stage == "easy")
             step += stride
 
 
-def make_batch(tok, rng, length, count, size=SIZES[0]):
+def make_batch(tok, rng, length, count, size=SIZES[0], simple=False):
     stop, pad = tok.token_to_id("<|im_end|>"), tok.token_to_id("<|endoftext|>")
-    things, scene, coarse, fine, answers, marks = [], [], [], [], [], []
+    things, scene, place, coarse, fine, answers, marks = [], [], [], [], [], [], []
     for b in range(min(count, 384)):
-        world, times, events = make_window(rng, length)
+        world, times, events = make_window(rng, length, simple)
         t, s = world.states(times)
         things.append(t)
         scene.append(s)
+        place.append(world.place)
         coarse.append(world.coarse)
         fine.append(world.fine[None])
         answers.append(tok.encode(W.answer(events)).ids + [stop])
         marks += [(b, c, e[5], e[6]) for e in events for c in classes(e[3], e[4])]
     longest = (max(map(len, answers)) + 63) // 64 * 64 + 1  # few different lengths: kernels are chosen for each
     stack = lambda arrays: torch.from_numpy(np.stack(arrays))
-    return {"length": length, "size": size, "things": stack(things), "scene": stack(scene), "coarse": stack(coarse),
-            "fine": stack(fine),
+    return {"length": length, "size": size, "things": stack(things), "scene": stack(scene), "place": stack(place),
+            "coarse": stack(coarse), "fine": stack(fine),
             "answers": torch.tensor([a + [pad] * (longest - len(a)) for a in answers]),
             "marks": torch.tensor(marks, dtype=torch.long).view(-1, 4)}
 
@@ -150,7 +166,7 @@ class Camera:
         b, f = batch["things"].shape[:2]
         things, scene = batch["things"].flatten(0, 1), batch["scene"].flatten(0, 1)
         wide = lambda x: F.interpolate(x, (W.HEIGHT, W.WIDTH), mode="bilinear", align_corners=True)
-        back = (wide(batch["coarse"]) + wide(batch["fine"])).half()
+        back = (W.scenery_torch(batch["place"]) + wide(batch["coarse"]) + wide(batch["fine"])).half()
         img = (back[:, None] * batch["scene"][..., 2, None, None, None].half()).flatten(0, 1)
         for lane in range(W.LANES):
             img = self.paint(img, things[:, lane].contiguous())
@@ -241,23 +257,47 @@ def targets(batch, frames):
 
 # ---- scoring -------------------------------------------------------------------------------------------------------
 
+class Score:
+    """Found against true events, in all and for each kind of event."""
+
+    def __init__(self):
+        self.n = self.same_text = 0
+        self.found, self.true, self.right = Counter(), Counter(), Counter()
+
+    def add(self, found, true):
+        self.n += matched(found, true)
+        self.same_text += matched(found, true, 1e9)
+        self.found.update(W.kind_of(t) for _, _, t in found)
+        self.true.update(W.kind_of(t) for _, _, t in true)
+        for kind in {W.kind_of(t) for _, _, t in true}:
+            ours = lambda events: [e for e in events if W.kind_of(e[2]) == kind]
+            self.right[kind] += matched(ours(found), ours(true))
+
+    def f1(self, n):
+        return 2 * n / max(1, self.found.total() + self.true.total())
+
+    def __str__(self):
+        return "F1 %.3f (texts alone %.3f), precision %.3f, recall %.3f" % (
+            self.f1(self.n), self.f1(self.same_text), self.n / max(1, self.found.total()),
+            self.n / max(1, self.true.total()))
+
+    def kinds(self):
+        return ", ".join("%s %d of %d (%d found)" % (k, self.right[k], n, self.found[k])
+                         for k, n in self.true.most_common())
+
+
 def score(net, tok, camera, length, count, size=SIZES[0], seed=999):
-    rng = random.Random(seed)
+    rng, out = random.Random(seed), Score()
     net.eval()
-    n = found = true = same_text = 0
     samples = [k * W.STEP for k in range(int(length / W.STEP))]
     for _ in range(0, count, 128):  # at most 128 at once
         batch = to_device(make_batch(tok, rng, length, min(128, count), size))
         texts = dm.generate(net, tok, camera(batch), samples)
         stop = tok.token_to_id("<|im_end|>")
         for got, ids in zip(texts, batch["answers"].tolist()):
-            want = tok.decode(ids[:ids.index(stop)])
-            a, b = parse(got), parse(want)
-            n, found, true = n + matched(a, b), found + len(a), true + len(b)
-            same_text += matched(a, b, 1e9)
+            out.add(parse(got), parse(tok.decode(ids[:ids.index(stop)])))
     net.train()
-    f1 = lambda x: 2 * x / max(1, found + true)
-    return f1(n), f1(same_text), n / max(1, found), n / max(1, true)
+    return out
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
@@ -292,14 +332,14 @@ def losses(net, heads, tok, batch, camera, layouts):
     a = batch["answers"]
     row = torch.cat((ids.expand(b, -1), a[:, :-1]), 1)
     extra = p + torch.arange(a.shape[1] - 1, device=DEVICE)[:, None].expand(-1, 3)
-    h, tapped = net.read(row, torch.cat((pos, extra)), [s.reshape(b, len(spots), -1) for s in seen], spots, tap=TAP)
+    h, tapped, uneven = net.read(row, torch.cat((pos, extra)), [s.reshape(b, len(spots), -1) for s in seen], spots, tap=TAP)
     pair = F.linear(tapped[:, ends].float(), heads.pair.weight, heads.pair.bias)
     pair_loss = F.binary_cross_entropy_with_logits(pair.view_as(t), t, reduction="sum") / (b * pairs)
     logits = net.logits(h[:, len(ids) - 1:]).float()
     good = a != tok.token_to_id("<|endoftext|>")
     ce = F.cross_entropy(logits.flatten(0, 1), a.masked_fill(~good, -100).flatten())
     acc = ((logits.argmax(-1) == a) & good).sum() / good.sum()
-    return ce, acc, eye_loss, pair_loss
+    return ce, acc, eye_loss, pair_loss, uneven
 
 
 def main():
@@ -307,6 +347,9 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--out", type=Path, required=True)
     ap.add_argument("--from", dest="start", type=Path)
+    ap.add_argument("--new-words", action="store_true", help="learn the tokenizer anew")
+    ap.add_argument("--experts", type=int, default=0, help="how many in every second layer, if the start has none")
+    ap.add_argument("--balance", type=float, default=0.02, help="weight of an even use of the experts")
     ap.add_argument("--minutes", type=float, default=9)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--rate", type=float, default=0.02, help="of the matrices; the rest learns at a tenth of it")
@@ -327,28 +370,27 @@ def main():
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cuda.enable_cudnn_sdp(False)  # gave NaN for frames of 64 patches, and plans anew for every shape
-    from tokenizers import Tokenizer
-    tok = Tokenizer.from_file(str(Path(__file__).parent / "demo-model" / "tokenizer.json"))
+    tok = dm.build_tokenizer() if args.new_words or not args.start else dm.load_tokenizer(args.start)
     loader = iter(torch.utils.data.DataLoader(
         Windows(tok.to_str(), args.seed, args.frames, args.easy, args.medium), batch_size=None,
         num_workers=args.workers, prefetch_factor=4 if args.workers else None, pin_memory=DEVICE == "cuda"))
-    hf = dm.build_model(tok)
+    hf = dm.build_model(tok, args.experts)
     heads = Helpers(hf.config.text_config.hidden_size)
     if args.start:
-        dm.load_weights(hf, args.start)
-        if (args.start / "helpers.pt").exists():
-            heads.load_state_dict(torch.load(args.start / "helpers.pt", map_location="cpu"))
+        dm.load_weights(hf, args.start, tok)
+        if (args.start.parent / "helpers.pt").exists():
+            heads.load_state_dict(torch.load(args.start.parent / "helpers.pt", map_location="cpu"))
     net, heads = dm.Net(hf, tok, not args.no_compile).to(DEVICE), heads.to(DEVICE)
     net.dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32
     camera, plain = Camera(DEVICE, not args.no_compile), dm.Net(hf, tok).to(DEVICE)
     plain.dtype = net.dtype
-    matrices = [p for n, p in hf.named_parameters() if p.dim() == 2 and "embed" not in n]
-    rest = [p for n, p in hf.named_parameters() if p.dim() != 2 or "embed" in n] + list(heads.parameters())
+    matrices = [p for n, p in hf.named_parameters() if p.dim() == 2 and "embed" not in n and "router" not in n]
+    rest = [p for n, p in hf.named_parameters() if p.dim() != 2 or "embed" in n or "router" in n] + list(heads.parameters())
     muon, adam = Muon(matrices), torch.optim.AdamW(rest, lr=args.rate / 10, betas=(0.9, 0.98), weight_decay=0.0,
                                                       fused=DEVICE == "cuda")
     log(f"parameters {sum(p.numel() for p in hf.parameters()) / 1e6:.2f} M, seed {args.seed}, rate {args.rate}, "
         f"from {args.start.name if args.start else 'nothing'}, torch {torch.__version__}")
-    sums, saved, layouts, windows = torch.zeros(4, device=DEVICE), time.time(), {}, 0
+    sums, saved, layouts, windows = torch.zeros(5, device=DEVICE), time.time(), {}, 0
     mark, step = begun, -1
     while step + 1 < args.steps:
         step += 1
@@ -356,8 +398,8 @@ def main():
         if done >= 1:
             break
         batch = to_device(next(loader))
-        ce, acc, eye, pair = losses(net, heads, tok, batch, camera, layouts)
-        (ce + args.helper * (eye + pair)).backward()
+        ce, acc, eye, pair, uneven = losses(net, heads, tok, batch, camera, layouts)
+        (ce + args.helper * (eye + pair) + args.balance * uneven).backward()
         torch.nn.utils.clip_grad_norm_(rest, 1.0)
         scale = min(1, (step + 1) / 60) * min(1, max(args.last, (1 - done) / (1 - args.hold)))
         for g in adam.param_groups:
@@ -366,7 +408,7 @@ def main():
         muon.step(args.rate * scale)
         for p in matrices + rest:
             p.grad = None
-        sums += torch.stack((ce, acc, eye, pair)).detach()
+        sums += torch.stack((ce, acc, eye, pair, uneven)).detach()
         windows += len(batch["answers"])
         if step == 0:
             log(f"first step after {time.time() - begun:.0f} s")
@@ -375,24 +417,26 @@ def main():
             m = (sums / 100).tolist()
             now = time.time()
             log(f"step {step + 1} {now - begun:.0f} s, {(now - mark) * 10:.0f} ms a step, rate {scale:.2f}, loss "
-                f"{m[0]:.4f}, accuracy {m[1]:.4f}, eye {m[2]:.3f}, pair {m[3]:.3f}")
+                f"{m[0]:.4f}, accuracy {m[1]:.4f}, eye {m[2]:.3f}, pair {m[3]:.3f}" + (f", uneven {m[4]:.3f}" if hf.experts else ""))
             sums.zero_()
             mark = now
             if not np.isfinite(m[0]):
                 log("not finite: stopped")
                 return
-        if time.time() - saved > 130:
+        if time.time() - saved > 120:
             dm.save_folder(hf, tok, OUT / "demo-model")
             torch.save(heads.state_dict(), OUT / "helpers.pt")
-            f = score(plain, tok, camera, 30, 64)
-            log("  saved; F1 of 30 s windows %.3f (texts alone %.3f)" % f[:2])
+            f = score(plain, tok, camera, 10, 128)
+            log(f"  saved; 10 s windows: {f}\n    {f.kinds()}")
             saved = mark = time.time()
     dm.save_folder(hf, tok, OUT / "demo-model")
     torch.save(heads.state_dict(), OUT / "helpers.pt")
     log(f"end: {step} steps, {windows} windows, {time.time() - begun:.0f} s")
     for length, size in ((30, SIZES[0]), (10, SIZES[0]), (30, SIZES[1]), (30, SIZES[2])):
+        if time.time() - begun > 60 * args.minutes + 30:
+            break
         f = score(plain, tok, camera, length, args.score, size)
-        log(f"{length} s windows of {size[1]}x{size[0]}: F1 %.3f (texts alone %.3f), precision %.3f, recall %.3f" % f)
+        log(f"{length} s windows of {size[1]}x{size[0]}: {f}\n    {f.kinds()}")
     if DEVICE == "cuda":
         log(f"memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB, {time.time() - begun:.0f} s")
 
