@@ -274,12 +274,12 @@ class Score:
             self.right[kind] += matched(ours(found), ours(true))
 
     def f1(self, n):
-        return 2 * n / max(1, self.found.total() + self.true.total())
+        return 2 * n / max(1, sum(self.found.values()) + sum(self.true.values()))
 
     def __str__(self):
         return "F1 %.3f (texts alone %.3f), precision %.3f, recall %.3f" % (
-            self.f1(self.n), self.f1(self.same_text), self.n / max(1, self.found.total()),
-            self.n / max(1, self.true.total()))
+            self.f1(self.n), self.f1(self.same_text), self.n / max(1, sum(self.found.values())),
+            self.n / max(1, sum(self.true.values())))
 
     def kinds(self):
         return ", ".join("%s %d of %d (%d found)" % (k, self.right[k], n, self.found[k])
@@ -426,7 +426,7 @@ def main():
         if time.time() - saved > 120:
             dm.save_folder(hf, tok, OUT / "demo-model")
             torch.save(heads.state_dict(), OUT / "helpers.pt")
-            f = score(plain, tok, camera, 10, 128)
+            f = score(plain, tok, camera, 10, min(128, args.score))
             log(f"  saved; 10 s windows: {f}\n    {f.kinds()}")
             saved = mark = time.time()
     dm.save_folder(hf, tok, OUT / "demo-model")
