@@ -11,7 +11,7 @@ from pathlib import Path
 import world as W
 from evaluate import encode
 
-CLIPS = [("morning", "demo 54", 0.75), ("afternoon", "demo 26", 2), ("evening", "demo 43", 2)]
+CLIPS = [("morning", "demo 397", 1), ("afternoon", "demo 285", 2), ("evening", "demo 400", 2)]
 
 
 def main():
@@ -19,7 +19,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     for name, seed, minutes in CLIPS:
         world = W.World(seed, minutes * 60)
-        encode(world, folder / (name + ".mp4"), (480, 320), 25, "-crf 27 -preset slow -g 100 -movflags +faststart")
+        encode(world, folder / (name + ".mp4"), (600, 400), 25, "-crf 27 -preset slow -g 100 -movflags +faststart")
         with open(folder / (name + ".jsonl"), "w") as out:
             for start, end, text, *_ in world.events:
                 out.write(json.dumps({"start_us": round(start * 1e6), "end_us": round(end * 1e6), "text": text}) + "\n")
