@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import world as W
 
 SLACK = 1.0
+ROUGH = "-vf scale=640:480,fps=12.5,mpdecimate=max=5 -fps_mode vfr -b:v 120k"
 
 
 def parse(text):
@@ -37,6 +39,36 @@ def matched(found, true, slack=SLACK):
             left.remove(hit)
             n += 1
     return n
+
+
+class Score:
+    """Found against true events, in all and for each kind of event."""
+
+    def __init__(self):
+        self.n = self.same_text = 0
+        self.found, self.true, self.right = Counter(), Counter(), Counter()
+
+    def add(self, found, true):
+        self.n += matched(found, true)
+        self.same_text += matched(found, true, 1e9)
+        self.found.update(W.kind_of(t) for _, _, t in found)
+        self.true.update(W.kind_of(t) for _, _, t in true)
+        for kind in {W.kind_of(t) for _, _, t in true}:
+            ours = lambda events: [e for e in events if W.kind_of(e[2]) == kind]
+            self.right[kind] += matched(ours(found), ours(true))
+
+    def f1(self, n):
+        return 2 * n / max(1, sum(self.found.values()) + sum(self.true.values()))
+
+    def __str__(self):
+        return "F1 %.3f (texts alone %.3f), precision %.3f, recall %.3f" % (
+            self.f1(self.n), self.f1(self.same_text), self.n / max(1, sum(self.found.values())),
+            self.n / max(1, sum(self.true.values())))
+
+    def kinds(self):
+        """For each kind of event: how many of the true ones are right, and how many were found."""
+        return ", ".join("%s %d of %d (%d found)" % (k, self.right[k], n, self.found[k])
+                         for k, n in self.true.most_common())
 
 
 def clip_world(seed, index, minutes, quiet=False):
@@ -149,6 +181,8 @@ def main():
     ap.add_argument("--size", default="384x256")
     ap.add_argument("--fps", default="25")
     ap.add_argument("--encode", default="-crf 23", help="more options for ffmpeg's output")
+    ap.add_argument("--rough", dest="encode", action="store_const", const=ROUGH,
+                    help="stretched to 640x480, at 12.5 frames a second with variable rate and 120 kbit/s")
     ap.add_argument("--keep", type=Path, help="keep (and reuse) the clips in this folder")
     ap.add_argument("--reference", action="store_true", help="transformers in Python instead of scenelog")
     ap.add_argument("--show", action="store_true", help="print what was missed and what was made up")
@@ -179,17 +213,16 @@ def main():
 
 
 def report(truth, found, window, show):
-    total = [0, 0, 0]
-    false = 0
+    total, false, quiet = Score(), 0, 0
     for path, true in truth.items():
-        got = found[path.name]
-        n = matched(got, true)
+        got, one = found[path.name], Score()
+        one.add(got, true)
         if path.name.startswith("empty"):
+            quiet += 1
             false += len(got)
-            continue
-        total = [a + b for a, b in zip(total, (n, len(got), len(true)))]
-        print("%s: %d true, %d found, %d right, F1 %.3f" % (path.name, len(true), len(got), n,
-                                                           2 * n / max(1, len(got) + len(true))))
+        else:
+            total.add(got, true)
+        print("%s: %d true, %d found, %d right, F1 %.3f" % (path.name, len(true), len(got), one.n, one.f1(one.n)))
         if show:
             for s, e, t in got:
                 if not matched([(s, e, t)], true):
@@ -197,10 +230,8 @@ def report(truth, found, window, show):
             for s, e, t in true:
                 if not matched([(s, e, t)], got):
                     print("    missed %7.2f %7.2f  %s" % (s, e, t))
-    n, got, true = total
-    print("windows of %g s: precision %.3f, recall %.3f, F1 %.3f (%d right, %d found, %d true); "
-          "false events in %d empty clips: %d" % (window, n / max(1, got), n / max(1, true), 2 * n / max(1, got + true),
-                                                  n, got, true, sum(p.name.startswith("empty") for p in truth), false))
+    print("windows of %g s: %s (%d right, %d found, %d true); false events in %d empty clips: %d\n    %s" %
+          (window, total, total.n, sum(total.found.values()), sum(total.true.values()), quiet, false, total.kinds()))
 
 
 if __name__ == "__main__":

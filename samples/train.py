@@ -14,7 +14,6 @@ The folder DIR/demo-model is written every two minutes and at the end.
 import argparse
 import random
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 
 import demo_model as dm
 import world as W
-from evaluate import matched, parse
+from evaluate import Score, parse
 
 LENGTHS = [30, 10, 20, 5, 15.5, 8.5, 25, 3, 30.5, 10.5, 12, 27]
 CHANCES = {"easy": [0, 15, 0, 85, 0, 0, 0, 0, 0, 0, 0, 0], "medium": [15, 50, 10, 15, 0, 10, 0, 0, 0, 0, 0, 0],
@@ -256,35 +255,6 @@ def targets(batch, frames):
 
 
 # ---- scoring -------------------------------------------------------------------------------------------------------
-
-class Score:
-    """Found against true events, in all and for each kind of event."""
-
-    def __init__(self):
-        self.n = self.same_text = 0
-        self.found, self.true, self.right = Counter(), Counter(), Counter()
-
-    def add(self, found, true):
-        self.n += matched(found, true)
-        self.same_text += matched(found, true, 1e9)
-        self.found.update(W.kind_of(t) for _, _, t in found)
-        self.true.update(W.kind_of(t) for _, _, t in true)
-        for kind in {W.kind_of(t) for _, _, t in true}:
-            ours = lambda events: [e for e in events if W.kind_of(e[2]) == kind]
-            self.right[kind] += matched(ours(found), ours(true))
-
-    def f1(self, n):
-        return 2 * n / max(1, sum(self.found.values()) + sum(self.true.values()))
-
-    def __str__(self):
-        return "F1 %.3f (texts alone %.3f), precision %.3f, recall %.3f" % (
-            self.f1(self.n), self.f1(self.same_text), self.n / max(1, sum(self.found.values())),
-            self.n / max(1, sum(self.true.values())))
-
-    def kinds(self):
-        return ", ".join("%s %d of %d (%d found)" % (k, self.right[k], n, self.found[k])
-                         for k, n in self.true.most_common())
-
 
 def score(net, tok, camera, length, count, size=SIZES[0], seed=999):
     rng, out = random.Random(seed), Score()
