@@ -89,7 +89,9 @@ static void load_linear(struct loader *load, const char *name, int rank, const i
         return;
     }
     struct sl_device *device = load->vision->device;
+    const struct sl_tensor *scale = weight.scale;
     weight = sl_tensor_2d(weight.data, weight.dtype, shape[0], sl_tensor_elements(&weight) / shape[0]);
+    weight.scale = scale;
     load->status = device->ops->linear_create(device, &weight, 1, &bias, load->vision->compute, out, load->error);
 }
 
