@@ -3,11 +3,12 @@
 
 Used by train.py and by evaluate.py --reference. Needs torch, transformers and tokenizers.
 
-    demo_model.py DIR [EXPERTS]     write DIR with random weights (the final shape, for tests)
+    demo_model.py DIR [--experts 4]         write DIR with random weights (the final shape, for tests)
+    demo_model.py DIR --from DIR [--fp8]    write a trained model again, its linear layers in FP8
 """
+import argparse
 import json
 import random
-import sys
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{
          r"|\s+(?!\S)|\s+")
 CHOSEN = 2            # experts for a token, where there are any
 SHARD_BYTES = 12_000_000
+BLOCK = 128           # FP8 weights have one scale for each square of so many rows and columns
 
 
 def build_tokenizer():
@@ -405,12 +407,19 @@ def write_json(path, value):
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def save_folder(hf, tok, folder):
-    """Write the folder in the form of a published checkpoint; weights in bfloat16, in shards."""
+def save_folder(hf, tok, folder, fp8=False):
+    """Write the folder in the form of a published checkpoint; weights in bfloat16 or, of linear layers, FP8; in shards."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tid = tok.token_to_id
-    write_json(folder / "config.json", config_dict(tok, hf.experts))
+    tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in published(hf).items()}
+    config = config_dict(tok, hf.experts)
+    if fp8:
+        kept = sorted(k.removesuffix(".weight") for k, v in tensors.items() if v.dim() > 1 and not is_linear(k, v))
+        config["quantization_config"] = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+                                         "weight_block_size": [BLOCK, BLOCK], "modules_to_not_convert": ["lm_head"] + kept}
+        tensors = in_fp8(tensors)
+    write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {
         "bos_token_id": tid("<|endoftext|>"), "do_sample": False,
         "eos_token_id": [tid("<|im_end|>"), tid("<|endoftext|>")], "pad_token_id": tid("<|endoftext|>"),
@@ -438,10 +447,9 @@ def save_folder(hf, tok, folder):
         "model_max_length": 32768, "pad_token": "<|endoftext|>", "split_special_tokens": False,
         "tokenizer_class": "Qwen2Tokenizer", "unk_token": None})
     write_json(folder / "chat_template.json", {"chat_template": chat_template()})
-    tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in published(hf).items()}
     shards, size = [{}], 0
     for name, t in tensors.items():
-        n = t.numel() * 2
+        n = t.nbytes
         if size + n > SHARD_BYTES:
             shards.append({})
             size = 0
@@ -454,9 +462,41 @@ def save_folder(hf, tok, folder):
         name = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, str(folder / name), metadata={"format": "pt"})
         where.update(dict.fromkeys(shard, name))
-    total = sum(t.numel() * 2 for t in tensors.values())
+    total = sum(t.nbytes for t in tensors.values())
     write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where})
     return total
+
+
+def is_linear(name, t):
+    return "experts" in name or t.dim() == 2 and not name.endswith(("embed_tokens.weight", "pos_embed.weight", "mlp.gate.weight"))
+
+
+def spread(scale, shape):
+    """Scales of blocks, one for each element."""
+    return scale.repeat_interleave(BLOCK, -2).repeat_interleave(BLOCK, -1)[..., :shape[-2], :shape[-1]]
+
+
+def in_fp8(tensors):
+    """Linear layers as e4m3, the largest of each block at 448, with NAME_scale_inv beside them."""
+    out = {}
+    for name, t in tensors.items():
+        if not is_linear(name, t):
+            out[name] = t
+            continue
+        rows, columns = t.shape[-2:]
+        blocks = F.pad(t.float().abs(), (0, -columns % BLOCK, 0, -rows % BLOCK))
+        scale = blocks.unflatten(-1, (-1, BLOCK)).unflatten(-3, (-1, BLOCK)).amax((-3, -1)).clamp(min=1e-6) / 448
+        out[name] = (t.float() / spread(scale, t.shape)).to(torch.float8_e4m3fn)
+        out[name + "_scale_inv"] = scale
+    return out
+
+
+def out_of_fp8(state):
+    scales = {k: state.pop(k) for k in [k for k in state if k.endswith("_scale_inv")]}
+    for name, scale in scales.items():
+        name = name.removesuffix("_scale_inv")
+        state[name] = state[name].float() * spread(scale, state[name].shape)
+    return state
 
 
 def published(hf):
@@ -484,12 +524,16 @@ def unpublished(state):
     return state
 
 
+def experts_of(folder):
+    return json.loads((Path(folder) / "config.json").read_text())["text_config"].get("num_experts", 0)
+
+
 def load_weights(hf, folder, tok):
     """Weights of a folder. Experts that it has not are made of its dense MLPs; words that it has not, of its pieces."""
     state = {}
     for f in sorted(Path(folder).glob("*.safetensors")):
         state.update(load_file(str(f)))
-    state = {k: v.float() for k, v in unpublished(state).items()}
+    state = {k: v.float() for k, v in unpublished(out_of_fp8(state)).items()}
     words = "model.language_model.embed_tokens.weight"
     state[words] = reworded(state[words], load_tokenizer(folder), tok)
     missing, extra = hf.load_state_dict(state, strict=False)
@@ -511,8 +555,20 @@ def reworded(rows, old, new):
     return torch.stack(out)
 
 
-if __name__ == "__main__":
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("folder", type=Path)
+    ap.add_argument("--experts", type=int, default=0)
+    ap.add_argument("--from", dest="start", type=Path)
+    ap.add_argument("--fp8", action="store_true")
+    args = ap.parse_args()
     torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    model = build_model(tokenizer, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    print("bytes of weights:", save_folder(model, tokenizer, sys.argv[1]))
+    tok = load_tokenizer(args.start) if args.start else build_tokenizer()
+    model = build_model(tok, experts_of(args.start) if args.start else args.experts)
+    if args.start:
+        load_weights(model, args.start, tok)
+    print("bytes of weights:", save_folder(model, tok, args.folder, args.fp8))
+
+
+if __name__ == "__main__":
+    main()

@@ -124,8 +124,7 @@ class Reference:
         import demo_model as dm
         self.torch, self.dm = torch, dm
         self.tok = dm.load_tokenizer(folder)
-        experts = json.loads((Path(folder) / "config.json").read_text())["text_config"].get("num_experts", 0)
-        model = dm.build_model(self.tok, experts)
+        model = dm.build_model(self.tok, dm.experts_of(folder))
         dm.load_weights(model, folder, self.tok)
         self.net = dm.Net(model.eval(), self.tok)
 
