@@ -75,6 +75,24 @@ def clip_world(seed, index, minutes, quiet=False):
     return W.World(f"clip {seed} {index} {quiet}", minutes * 60, quiet)
 
 
+class Still:
+    """A moment of a world in which things stand, for as long as the world lasts."""
+
+    def __init__(self, world):
+        self.world = world
+        self.seconds, self.place, self.coarse, self.fine = world.seconds, world.place, world.coarse, world.fine
+        for at in range(10, int(world.seconds)):
+            there = [e for e in world.events if e[0] - 1 < at < e[1] + 1]
+            if there and all(e[3] in ("stands", "sign", "night", "rain") and e[0] + 1 < at < e[1] - 1 for e in there):
+                break
+        else:
+            at, there = 0, []
+        self.at, self.events = at, [(0.0, world.seconds, *e[2:]) for e in there]
+
+    def states(self, times):
+        return self.world.states([self.at] * len(times))
+
+
 def encode(world, path, size=(384, 256), fps=25, options="-crf 23"):
     """Paint a world and write it as an MP4 file."""
     cmd = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "%dx%d" % size, "-r", str(fps),
@@ -174,6 +192,7 @@ def main():
     ap.add_argument("--model", default=str(Path(__file__).parent / "demo-model"))
     ap.add_argument("--clips", type=int, default=20)
     ap.add_argument("--empty", type=int, default=2, help="clips in which nothing happens, counted apart")
+    ap.add_argument("--still", type=int, default=0, help="clips of one moment, counted apart")
     ap.add_argument("--seed", type=int, default=7)
     ap.add_argument("--minutes", type=float, default=2)
     ap.add_argument("--window", type=int, nargs="+", default=[30], help="one or more window lengths, seconds")
@@ -191,10 +210,11 @@ def main():
         folder = args.keep or Path(tmp)
         folder.mkdir(parents=True, exist_ok=True)
         truth, began = {}, time.time()
-        for i in range(args.clips + args.empty):
-            quiet = i >= args.clips
-            world = clip_world(args.seed, i, args.minutes, quiet)
-            path = folder / f"{'empty' if quiet else 'clip'}-{args.seed}-{i:02d}.mp4"
+        kinds = ["clip"] * args.clips + ["empty"] * args.empty + ["still"] * args.still
+        for i, kind in enumerate(kinds):
+            world = clip_world(args.seed, i, args.minutes, kind == "empty")
+            world = Still(world) if kind == "still" else world
+            path = folder / f"{kind}-{args.seed}-{i:02d}.mp4"
             truth[path] = [e[:3] for e in world.events]
             if not path.exists():
                 encode(world, path, size, float(args.fps), args.encode)
@@ -216,9 +236,9 @@ def report(truth, found, window, show):
     for path, true in truth.items():
         got, one = found[path.name], Score()
         one.add(got, true)
-        if path.name.startswith("empty"):
+        if path.name.startswith(("empty", "still")):
             quiet += 1
-            false += len(got)
+            false += sum(t not in [x[2] for x in true] for _, _, t in got)
         else:
             total.add(got, true)
         print("%s: %d true, %d found, %d right, F1 %.3f" % (path.name, len(true), len(got), one.n, one.f1(one.n)))
@@ -229,7 +249,7 @@ def report(truth, found, window, show):
             for s, e, t in true:
                 if not matched([(s, e, t)], got):
                     print("    missed %7.2f %7.2f  %s" % (s, e, t))
-    print("windows of %g s: %s (%d right, %d found, %d true); false events in %d empty clips: %d\n    %s" %
+    print("windows of %g s: %s (%d right, %d found, %d true); false events in %d empty or still clips: %d\n    %s" %
           (window, total, total.n, sum(total.found.values()), sum(total.true.values()), quiet, false, total.kinds()))
 
 
