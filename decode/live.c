@@ -401,9 +401,9 @@ static int date_packet(struct sl_live *live, int64_t waited_us, struct sl_error 
     case SL_LIVECLOCK_STEP:
         live->step_pending = 1;
         break;
-    case SL_LIVECLOCK_SHIFT:
-        live->base_us += shift_us;
-        live->segment.wall_start_us += shift_us;
+    case SL_LIVECLOCK_SHIFT: // a segment that is still to begin takes its time from the clock
+        live->base_us += live->step_pending ? 0 : shift_us;
+        live->segment.wall_start_us += live->step_pending ? 0 : shift_us;
         break;
     case SL_LIVECLOCK_ON:
         break;

@@ -44,11 +44,10 @@ def paint(source, said, given, ended):
     while not ended.is_set():
         due = begin + n / given
         time.sleep(max(0, due - time.monotonic()))
-        buffer = Gst.Buffer.new_wrapped(picture(int((time.time() + ahead_s) * 1000)))
-        if said == given:
-            buffer.pts = int((time.monotonic() - begin) * Gst.SECOND)
-        else:
-            buffer.pts = n * Gst.SECOND // said
+        # It was taken when it was due, even if a busy machine gives it later; times that are not counted tell the moment.
+        taken = due if said != given else time.monotonic()
+        buffer = Gst.Buffer.new_wrapped(picture(int((time.time() - time.monotonic() + taken + ahead_s) * 1000)))
+        buffer.pts = n * Gst.SECOND // said if said != given else int((taken - begin) * Gst.SECOND)
         if source.emit("push-buffer", buffer) != Gst.FlowReturn.OK:
             return
         n += 1
