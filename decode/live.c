@@ -301,7 +301,18 @@ void sl_live_close(struct sl_live *live)
 
 // ---- Packets and their time
 
-static int64_t carried_time(const AVPacket *packet)
+// FFmpeg counts from a report's RTP timestamp to the packet's as if neither ever wrapped around; they do, at some
+// moment of every connection that lives for 13 hours.
+static int64_t unwrapped(int64_t wall_us, int64_t arrival_us, AVRational ticks)
+{
+    int64_t around_us = av_rescale_q(INT64_C(1) << 32, ticks, AV_TIME_BASE_Q);
+    if (wall_us - arrival_us > around_us / 2) {
+        return wall_us - around_us;
+    }
+    return arrival_us - wall_us > around_us / 2 ? wall_us + around_us : wall_us;
+}
+
+static int64_t carried_time(const AVPacket *packet, int64_t arrival_us, AVRational ticks)
 {
     size_t size = 0;
     const uint8_t *data = av_packet_get_side_data(packet, AV_PKT_DATA_PRFT, &size);
@@ -310,14 +321,14 @@ static int64_t carried_time(const AVPacket *packet)
     }
     AVProducerReferenceTime time;
     memcpy(&time, data, sizeof time);
-    return time.wallclock;
+    return unwrapped(time.wallclock, arrival_us, ticks);
 }
 
 // What the camera said of this packet. Where FFmpeg must find the ends of pictures itself, a packet ends only when the
 // next one comes, and it is that one's report which it carries.
-static int64_t camera_time(struct sl_live *live)
+static int64_t camera_time(struct sl_live *live, int64_t arrival_us)
 {
-    int64_t carried_us = carried_time(live->packet);
+    int64_t carried_us = carried_time(live->packet, arrival_us, live->input.stream->time_base);
     enum AVCodecID codec = live->input.stream->codecpar->codec_id;
     if (codec != AV_CODEC_ID_H264 && codec != AV_CODEC_ID_HEVC && codec != AV_CODEC_ID_MPEG4) {
         return carried_us;
@@ -380,7 +391,7 @@ static int date_packet(struct sl_live *live, int64_t waited_us, struct sl_error 
     watch_system_clock(live);
     int64_t arrival_us = av_gettime();
     int64_t pts_us = packet_time(live, live->packet, arrival_us);
-    int64_t camera_us = camera_time(live);
+    int64_t camera_us = camera_time(live, arrival_us);
     if (pts_us == SL_NO_TIME) {
         return SL_OK;
     }

@@ -244,7 +244,8 @@ static enum sl_liveclock_turn follow_leap(struct sl_liveclock *clock, int64_t ar
     int calm = !clock->camera_leapt || arrival_us - clock->camera_leapt_us >= CALM_US;
     clock->camera_leapt = 1;
     clock->camera_leapt_us = arrival_us;
-    if (fabs(leap_us) >= CAMERA_LEAP_US && calm) { // it was set
+    int is_sane = fabs(clock->camera_us - arrival_offset_us) < CAMERA_LIMIT_US;
+    if (fabs(leap_us) >= CAMERA_LEAP_US && calm && is_sane) { // it was set
         return step(clock, clock->camera_us, SL_LIVE_CAMERA);
     }
     // From report to report the PTS go astray: they do not run at the rate of the camera's own wall clock.

@@ -94,6 +94,17 @@ def time_of_pictures(_):
                worst(slow[40:]) < 0.1, "too far off")
 
 
+def wrap_around(_):
+    """RTP timestamps wrap around: nothing is seen of it."""
+    server = Server(free_port(), {"cam": "clock:25:25:18"}).start()
+    try:
+        read = read_samples(server.url("cam"), 36)
+    finally:
+        server.kill()
+    say("within %.3f s, %d segment" % (worst(read), read[-1][3]))
+    expect(worst(read) < 0.1 and read[-1][2] == "camera" and read[-1][3] == 1, "wall time: %s" % read)
+
+
 def make_clock_ahead(folder, ms):
     """An environment in which this machine's clock is set forward once `folder`/now exists; None without a compiler."""
     library = folder / "clock_ahead.so"
@@ -590,4 +601,4 @@ def soak(folder):
 
 
 if __name__ == "__main__":
-    main([time_of_pictures, clock_step, bettered_segment, hls, outage, network, overload, isolation, dead_sinks, hopeless, retention, soak])
+    main([time_of_pictures, clock_step, wrap_around, bettered_segment, hls, outage, network, overload, isolation, dead_sinks, hopeless, retention, soak])

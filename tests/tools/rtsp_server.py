@@ -7,7 +7,7 @@
 Each mount point serves a GStreamer pipeline (in launch syntax, its payloader named pay0) or, given the name of an MP4
 file with H.264 in it, that file at its own pace from the moment of the first client on. "clock:N:M" is a camera
 that paints Unix time into its pictures (tests/tools/sl_live.c reads it), says that it gives N pictures a second and
-gives M. Prints "ready" once it listens. Needs python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-base and -good (Debian's names).
+gives M; with ":S" after it its RTP timestamps wrap around after S seconds. Prints "ready" once it listens. Needs python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-base and -good (Debian's names).
   --user NAME:PASSWORD   ask for these (basic authentication)
 SIGUSR1 sets the clock of all "clock:" cameras 5 s forward, SIGUSR2 5 s back: what they paint and their sender reports.
 """
@@ -94,9 +94,11 @@ def configure_clock(_, media, said, given):
 
 def launch(source):
     if source.startswith("clock:"):
+        wraps = source.split(":")[3:]
+        offset = " timestamp-offset=%d" % (2**32 - int(wraps[0]) * 90000) if wraps else ""
         return ("( appsrc name=src is-live=true format=time max-buffers=4 leaky-type=downstream caps=video/x-raw,"
-                "format=I420,width=%d,height=%d,framerate=%s/1 ! jpegenc quality=95 ! rtpjpegpay name=pay0 )"
-                % (WIDTH, HEIGHT, source.split(":")[1]))
+                "format=I420,width=%d,height=%d,framerate=%s/1 ! jpegenc quality=95 ! rtpjpegpay name=pay0%s )"
+                % (WIDTH, HEIGHT, source.split(":")[1], offset))
     if source.endswith(".mp4"):
         return "( filesrc location=%s ! qtdemux ! h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96 )" % source
     return "( %s )" % source
@@ -127,7 +129,7 @@ def main():
         factory.set_launch(launch(source))
         factory.set_shared(True)
         if source.startswith("clock:"):
-            factory.connect("media-configure", configure_clock, *map(int, source.split(":")[1:]))
+            factory.connect("media-configure", configure_clock, *map(int, source.split(":")[1:3]))
         if user:
             factory.add_role_from_structure(Gst.Structure.from_string(
                 "viewer, media.factory.access=(boolean)true, media.factory.construct=(boolean)true")[0])

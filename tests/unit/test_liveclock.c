@@ -234,6 +234,17 @@ static void test_reports_of_a_clock_that_is_set(void **state)
     assert_below(llabs(seen.last_error_us), 1000);
 }
 
+static void test_reports_that_go_mad(void **state)
+{
+    (void)state;
+    struct camera camera = {
+        .fps = 25, .report_us = 5 * SECOND, .report_set_at_us = 102 * SECOND, .set_by_us = -47721 * SECOND};
+    struct seen seen = watch(&camera, 300 * SECOND);
+    assert_int_equal(seen.origin, SL_LIVE_ARRIVAL);
+    assert_below(llabs(seen.last_error_us), 1000);
+    assert_int_equal(seen.steps, 2); // to arrival, at once, and never back
+}
+
 static void test_reports_of_a_clock_never_set(void **state)
 {
     (void)state;
@@ -333,6 +344,7 @@ int main(void)
         cmocka_unit_test(test_playlist),
         cmocka_unit_test(test_reports),
         cmocka_unit_test(test_reports_of_a_clock_that_is_set),
+        cmocka_unit_test(test_reports_that_go_mad),
         cmocka_unit_test(test_reports_of_a_clock_never_set),
         cmocka_unit_test(test_this_machine_is_set),
         cmocka_unit_test(test_what_is_stated),
