@@ -93,6 +93,7 @@ static int end_window(struct sl_camera *camera, int64_t end_us, struct sl_error 
         }
         window->hole_count = holes;
     }
+    camera->cut_us = window->end_us;
     struct sl_device *device = camera->watch->options->device;
     struct sl_record record = {.kind = SL_RECORD_WINDOW, .window = window, .segment = camera->segment};
     int status = device->ops->wait(camera->stream, error);
@@ -149,6 +150,10 @@ static int end_segment(struct sl_camera *camera, int64_t end_us, struct sl_error
     camera->has_segment = 0;
     struct sl_record record = {.kind = SL_RECORD_END, .end_us = end_us};
     int status = end_window(camera, end_us, error);
+    if (status == SL_OK && end_us > camera->cut_us) { // pictures up to the next sample, without it: told all the same
+        status = begin_window(camera, camera->cut_us, error);
+        status = status == SL_OK ? end_window(camera, end_us, error) : status;
+    }
     return status == SL_OK ? tell(camera, &record, error) : status;
 }
 
@@ -176,6 +181,7 @@ static int take_segment(struct sl_camera *camera, int64_t before_end_us, struct 
         camera->outage_us = SL_NO_TIME;
     }
     camera->segment = segment;
+    camera->cut_us = segment.start_us;
     camera->hole = (struct sl_hole){0, 0, ""};
     camera->has_segment = 1;
     struct sl_record record = {.kind = SL_RECORD_SEGMENT, .segment = segment};

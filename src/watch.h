@@ -106,6 +106,7 @@ struct sl_camera {
     struct sl_live_segment segment;
     struct sl_window *window; // being filled
     struct sl_hole hole;      // the last one
+    int64_t cut_us;           // media time up to which windows were cut of the segment
     int64_t outage_us;        // Unix time since when there are no pictures; SL_NO_TIME: there are
     int64_t ended_us;         // Unix time up to which all is told; before the thread starts: when watching began
     int has_segment;

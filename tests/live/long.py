@@ -272,6 +272,26 @@ def outage(folder):
             break
 
 
+def ends_at_any_moment(folder):
+    """Connections that end between samples: what was left of their last window is told, too."""
+    db, names = folder / "index.db", ["cam%d" % i for i in range(12)]
+    server = Server(free_port(), {"cam": JPEG % ("ball", 320, 240, 2)}).start()
+    watch = Watch(db, "--window", "1", *[w for n in names for w in ("--name", n)], *[server.url("cam")] * 12).start()
+    began, rng = time.time(), random.Random(3)
+    try:
+        for _ in range(6):
+            time.sleep(rng.uniform(4, 6))
+            server.kill()
+            server.start()
+        expect(watch.stop() == 0, "SIGTERM does not end it well")
+    finally:
+        end(watch, server)
+    report = check(db)
+    expect(not report["faults"], "the index has faults: %s" % report["faults"])
+    for name in names:
+        explains(report, name, began, time.time())
+
+
 # ---- Network
 
 def network(folder):
@@ -601,4 +621,4 @@ def soak(folder):
 
 
 if __name__ == "__main__":
-    main([time_of_pictures, clock_step, wrap_around, bettered_segment, hls, outage, network, overload, isolation, dead_sinks, hopeless, retention, soak])
+    main([time_of_pictures, clock_step, wrap_around, bettered_segment, hls, outage, ends_at_any_moment, network, overload, isolation, dead_sinks, hopeless, retention, soak])
