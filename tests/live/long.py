@@ -283,13 +283,14 @@ def ends_at_any_moment(folder):
             time.sleep(rng.uniform(4, 6))
             server.kill()
             server.start()
+        stopped = time.time()
         expect(watch.stop() == 0, "SIGTERM does not end it well")
     finally:
         end(watch, server)
     report = check(db)
     expect(not report["faults"], "the index has faults: %s" % report["faults"])
     for name in names:
-        explains(report, name, began, time.time())
+        explains(report, name, began, stopped)
 
 
 # ---- Network
@@ -605,6 +606,7 @@ def soak(folder):
                 time.sleep(rng.uniform(0, 5))
                 watch = Watch(db, *arguments).start()
         watch.wait_for("life", 30, watch.metrics)  # it may have been started a moment ago
+        stopped = time.time()
         code = watch.stop(seconds=60)
         expect(code == 0, "SIGTERM does not end it well: %d, %s" % (code, watch.said[-3:]))
     finally:
@@ -612,9 +614,9 @@ def soak(folder):
     report = check(db)
     expect(not report["faults"], "the index has faults: %s" % report["faults"][:3])
     for name in mounts:
-        found = explains(report, name, began, time.time())
+        found = explains(report, name, began, stopped)
         say("%s: seen %.0f s, outage %.0f s, dropped %.0f s of %.0f s" % (
-            name, seconds_of(found, "seen"), seconds_of(found, "outage"), seconds_of(found, "dropped"), time.time() - began))
+            name, seconds_of(found, "seen"), seconds_of(found, "outage"), seconds_of(found, "dropped"), stopped - began))
     say("%d kills, %d of the server; memory %d to %d kB, files %d to %d" % (
         kills, server_kills, min(memory), max(memory), min(files), max(files)))
     expect(max(memory) < 1.5 * statistics.median(memory) and max(files) <= statistics.median(files) + 8, "something grows")
