@@ -47,10 +47,11 @@ void sl_graphs_run(struct sl_graphs *g, struct sl_stream *stream, int64_t rows, 
     struct sl_graph_entry *entry = find(g, rows, width);
     int is_new = entry->used == 0;
     entry->used = ++g->clock;
-    if (!entry->graph && !is_new) {
+    if (!entry->graph && !is_new && entry->failed < SL_GRAPHS_TRIES) {
         if (g->ops->graph_begin(stream)) {
             enqueue(context);
-            (void)g->ops->graph_end(stream, &entry->graph); // without a graph it is tried again the next time
+            (void)g->ops->graph_end(stream, &entry->graph);
+            entry->failed += entry->graph == NULL;
         } else {
             g->unsupported = 1;
         }

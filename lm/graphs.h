@@ -6,12 +6,16 @@
 
 #include "core/device.h"
 
-enum { SL_GRAPHS_MOST = 128 };
+enum {
+    SL_GRAPHS_MOST = 128,
+    SL_GRAPHS_TRIES = 3, // captures of a step that may fail, as when something else on the device got in between
+};
 
 struct sl_graph_entry {
     int64_t rows, width;    // of the step, of its page table
     int64_t used;           // a clock that counts uses
-    struct sl_graph *graph; // NULL: seen once, as plain operations
+    struct sl_graph *graph; // NULL: seen once, as plain operations, or not to be captured
+    int failed;             // captures so far
 };
 
 struct sl_graphs {
