@@ -27,11 +27,6 @@ struct long_tiles {
     uint64_t k_full[STAGES], v_full[STAGES], k_free[STAGES], v_free[STAGES];
 };
 
-static __device__ __forceinline__ int parity_of(int tile)
-{
-    return tile / STAGES % 2;
-}
-
 // ---- The warpgroup that brings
 
 struct bringer {
@@ -66,7 +61,7 @@ static __device__ __forceinline__ void bring_all(const attention_job &job, long_
     w.own = ((int64_t)kv_head * job.page_tokens + w.row) * SIZE + 8 * unit;
     w.to = place_of(w.row, unit, TOKENS) * 16;
     for (int tile = 0; tile * TOKENS < seen; tile++) {
-        int at = tile % STAGES, before = parity_of(tile) ^ 1;
+        int at = tile % STAGES, before = parity_of<STAGES>(tile) ^ 1;
         barrier_wait(&tiles.k_free[at], before);
         bring_tile(job, w, job.k, &tiles.k[at], tile * TOKENS);
         barrier_arrive_with_copies(&tiles.k_full[at]);
@@ -126,10 +121,10 @@ static __device__ __forceinline__ void attend(const attention_job &job, long_til
     int tile = 1;
     for (; tile * TOKENS < seen; tile++) {
         int now = tile % STAGES, last = (tile - 1) % STAGES;
-        wait_for_tile(&tiles.k_full[now], parity_of(tile));
+        wait_for_tile(&tiles.k_full[now], parity_of<STAGES>(tile));
         products_begin();
         score<SIZE, 64, TOKENS>(s, q, k + now * stage_units);
-        wait_for_tile(&tiles.v_full[last], parity_of(tile - 1));
+        wait_for_tile(&tiles.v_full[last], parity_of<STAGES>(tile - 1));
         weigh<SIZE, TOKENS>(o, p, v + last * stage_units);
         products_wait<1>();
         let_go(&tiles.k_free[now]);
@@ -143,7 +138,7 @@ static __device__ __forceinline__ void attend(const attention_job &job, long_til
         pack_weights<TOKENS>(p, s);
     }
     int last = (tile - 1) % STAGES;
-    wait_for_tile(&tiles.v_full[last], parity_of(tile - 1));
+    wait_for_tile(&tiles.v_full[last], parity_of<STAGES>(tile - 1));
     products_begin();
     weigh<SIZE, TOKENS>(o, p, v + last * stage_units);
     products_wait<0>();

@@ -35,6 +35,12 @@ static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, int parit
                  : "memory");
 }
 
+// Of the phase in which stage `use` % STAGES of a ring is used for the `use`-th time in all.
+template <int STAGES> static __device__ __forceinline__ int parity_of(int use)
+{
+    return use / STAGES % 2;
+}
+
 // Of the `count` threads that call it, whole warps; `number` is 1 to 15.
 static __device__ __forceinline__ void meet(int number, int count)
 {

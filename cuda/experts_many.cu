@@ -38,11 +38,6 @@ struct many_tiles {
     uint64_t full[STAGES], free[STAGES];
 };
 
-static __device__ __forceinline__ int parity_of(int step)
-{
-    return step / STAGES % 2;
-}
-
 // ---- The warpgroup that brings
 
 // What a thread copies in every step: one unit of some rows of x and of the weights; eight lanes take a row.
@@ -104,7 +99,7 @@ static __device__ __forceinline__ void bring_all(const many_job &m, many_tiles &
     find_sources<GATED>(m, t, column0, s);
     for (int step = 0; step < steps; step++) {
         int at = step % STAGES;
-        barrier_wait(&tiles.free[at], parity_of(step) ^ 1);
+        barrier_wait(&tiles.free[at], parity_of<STAGES>(step) ^ 1);
         bring<GATED>(tiles.stages[at], m, s, step * STEP);
         barrier_arrive_with_copies(&tiles.full[at]);
     }
@@ -163,7 +158,7 @@ static __device__ __forceinline__ void multiply_all(float (&d)[COLUMNS / 2], man
 {
     for (int step = 0; step < steps; step++) {
         int at = step % STAGES;
-        barrier_wait(&tiles.full[at], parity_of(step));
+        barrier_wait(&tiles.full[at], parity_of<STAGES>(step));
         publish_shared(); // what others copied, to this warpgroup's products
         multiply(d, tiles.stages[at], reader, step > 0);
         products_wait<1>();

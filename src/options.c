@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "src/options.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -116,6 +117,18 @@ int sl_option_lanes(const char *text, int *lanes, int *cpu_lanes, struct sl_erro
                ? SL_OK
                : sl_fail(error, SL_ERR_USAGE, "--decode-lanes %s: must be a number from 1 to %d, or two such as 12+8",
                          text, SL_LANES_MAX);
+}
+
+char *sl_option_trimmed(char *text)
+{
+    while (isspace((unsigned char)*text)) {
+        text++;
+    }
+    size_t end = strlen(text);
+    while (end > 0 && isspace((unsigned char)text[end - 1])) {
+        text[--end] = 0;
+    }
+    return text;
 }
 
 int sl_option_file(const char *name, const char *path, int64_t max_bytes, char **out, struct sl_error *error)

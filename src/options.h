@@ -14,6 +14,8 @@ int sl_option_rate(const char *name, const char *text, int64_t *num, int64_t *de
 int sl_option_span(const char *name, const char *text, int64_t *out_us, struct sl_error *error);
 // --decode-lanes "12" or "12+8": on the usual decoder, and on the CPU beside it.
 int sl_option_lanes(const char *text, int *lanes, int *cpu_lanes, struct sl_error *error);
+// Without the blanks around it; cuts `text` itself.
+char *sl_option_trimmed(char *text);
 // The whole of a text file, at most max_bytes, malloc'ed, without the last newline.
 int sl_option_file(const char *name, const char *path, int64_t max_bytes, char **out, struct sl_error *error);
 

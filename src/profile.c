@@ -11,18 +11,6 @@
 
 enum { MAX_FILE_BYTES = 65536 };
 
-static char *trimmed(char *text)
-{
-    while (isspace((unsigned char)*text)) {
-        text++;
-    }
-    size_t end = strlen(text);
-    while (end > 0 && isspace((unsigned char)text[end - 1])) {
-        text[--end] = 0;
-    }
-    return text;
-}
-
 static int out_of_memory(struct sl_error *error)
 {
     return sl_fail(error, SL_ERR_MEMORY, "out of memory");
@@ -56,7 +44,7 @@ static int add_words(struct sl_tell_rules *tell, char *list, struct sl_error *er
 {
     char *rest = NULL;
     for (char *word = strtok_r(list, ",", &rest); word != NULL; word = strtok_r(NULL, ",", &rest)) {
-        word = trimmed(word);
+        word = sl_option_trimmed(word);
         if (*word == 0) {
             continue;
         }
@@ -133,7 +121,7 @@ static int read_lines(const char *path, char *text, struct sl_profile *p, struct
             *next++ = 0;
         }
         number++;
-        line = trimmed(line);
+        line = sl_option_trimmed(line);
         if (*line == 0 || *line == '#') {
             continue;
         }
@@ -142,7 +130,7 @@ static int read_lines(const char *path, char *text, struct sl_profile *p, struct
             return sl_fail(error, SL_ERR_USAGE, "%s:%d: not \"key = value\"", path, number);
         }
         *equals = 0;
-        if (set(p, trimmed(line), trimmed(equals + 1), error) != SL_OK) {
+        if (set(p, sl_option_trimmed(line), sl_option_trimmed(equals + 1), error) != SL_OK) {
             return sl_fail_at(error, "%s:%d", path, number);
         }
     }

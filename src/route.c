@@ -63,18 +63,6 @@ int sl_route_add_model(struct sl_route *route, const char *text, struct sl_error
 
 // ---- Rules
 
-static char *trimmed(char *text)
-{
-    while (isspace((unsigned char)*text)) {
-        text++;
-    }
-    size_t end = strlen(text);
-    while (end > 0 && isspace((unsigned char)text[end - 1])) {
-        text[--end] = 0;
-    }
-    return text;
-}
-
 static int set_where(struct sl_route_rule *rule, const char *where, struct sl_error *error)
 {
     static const struct {
@@ -135,12 +123,12 @@ static int add_rule(struct sl_route *route, char *text, struct sl_error *error)
     }
     if (equals == NULL) {
         return sl_fail(error, SL_ERR_USAGE, "--route: \"%s\" is no rule: write WHERE=MODEL, such as live=%s",
-                       trimmed(text), route->name[0]);
+                       sl_option_trimmed(text), route->name[0]);
     }
     *equals = 0;
     struct sl_route_rule *rule = &route->rule[route->rule_count++];
     *rule = (struct sl_route_rule){0};
-    int status = set_where(rule, trimmed(text), error);
+    int status = set_where(rule, sl_option_trimmed(text), error);
     return status == SL_OK ? set_way(route, &rule->way, equals + 1, error) : status;
 }
 

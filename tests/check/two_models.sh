@@ -109,9 +109,9 @@ refused 'else if missing' --model "deep=$work/twin" --route 'file=deep else fast
 refused 'pictures of different sizes' --model "deep=$work/moe" --route 'file=deep else fast'
 
 # Watching: of two sources, each played from a file, one goes by name.
-timeout -s TERM 7 "$scenelog" watch --device "$device" --max-tokens-per-pair 20 --window 2 -d "$work/watch.db" --name gate \
+timeout --preserve-status -s TERM 7 "$scenelog" watch --device "$device" --max-tokens-per-pair 20 --window 2 -d "$work/watch.db" --name gate \
     --name yard --model "fast=$fast" --model "deep=$work/moe" --route 'live=fast,gate=fast,file=deep' \
-    "file:$clips/morning.mp4" "file:$clips/evening.mp4" 2>"$work/err" || true
+    "file:$clips/morning.mp4" "file:$clips/evening.mp4" 2>"$work/err" || fail "watch: exit status $?" "$work/err"
 got=$(sqlite3 -separator ' ' "$work/watch.db" "SELECT DISTINCT source.name, model.name FROM window
     JOIN model ON model.id = window.model JOIN segment ON segment.id = window.segment
     JOIN media ON media.id = segment.media JOIN source ON source.id = media.source ORDER BY 1" | tr '\n' '|')
@@ -121,10 +121,10 @@ sound watch.db
 
 # Six windows are full at the same moment, four are what one model takes at once: the other gets some.
 morning=file:$clips/morning.mp4 evening=file:$clips/evening.mp4
-timeout -s TERM 5 "$scenelog" watch --device "$device" --max-tokens-per-pair 60 --window 1 -d "$work/crowd.db" --name a \
+timeout --preserve-status -s TERM 5 "$scenelog" watch --device "$device" --max-tokens-per-pair 60 --window 1 -d "$work/crowd.db" --name a \
     --name b --name c --name d --name e --name f --model "fast=$fast" --model "deep=$work/twin" \
     --route 'live=deep,[a-f]=fast else deep' "$morning" "$evening" "$morning" "$evening" "$morning" "$evening" \
-    2>"$work/err" || true
+    2>"$work/err" || fail "watch of six: exit status $?" "$work/err"
 [ "$(sqlite3 "$work/crowd.db" "SELECT count(DISTINCT model) FROM window WHERE state = 'done'")" = 2 ] ||
     [ "$device" != cpu ] || fail "watch: a busy model's windows found no other" "$work/err"
 sound crowd.db

@@ -378,6 +378,7 @@ def overload(folder):
     expect(sum(dropped) > sum(done) * 0.3, "this is no overload")
     expect(min(done) >= 0.7 * max(done), "shares: %s" % done)
     expect(grown < 30000, "memory grows")
+    expect(max(lags) < 2 * 4 + 4 + 4, "a row came %.1f s after its end" % max(lags))
     # Begun while at most two newer ones become full; then, however slow the machine is, there is its own decoding, or that
     # of the one before it, which is written first.
     waited = max(waits_of_windows(db))
