@@ -3,6 +3,8 @@
 
 #include <libavutil/version.h>
 
+#include "decode/h264.h"
+
 #define CORRUPT_PACKET "corrupt packet"
 #define DECODE_ERROR   "decode error"
 #define NO_KEY_PICTURE "no key picture yet"
@@ -36,6 +38,7 @@ int sl_pictures_open(struct sl_pictures *pictures, struct sl_input *input, struc
 {
     *pictures = (struct sl_pictures){
         .input = input, .holes = holes, .counts = counts, .key_us = SL_NO_TIME, .backward_us = SL_NO_TIME};
+    pictures->sent_pts = AV_NOPTS_VALUE;
     sl_packets_clear(&pictures->packets);
     AVCodecContext *codec = avcodec_alloc_context3(input->decoder);
     pictures->codec = codec;
@@ -72,9 +75,34 @@ void sl_pictures_close(struct sl_pictures *pictures)
     av_frame_free(&pictures->queued);
 }
 
-void sl_pictures_reset(struct sl_pictures *pictures)
+static void flush_decoder(struct sl_pictures *pictures)
 {
     avcodec_flush_buffers(pictures->codec);
+    pictures->is_drained = 0;
+    pictures->is_stale = 0;
+    pictures->sent_pts = AV_NOPTS_VALUE;
+}
+
+// FFmpeg's decoder of H.264 sets up everything anew once it is flushed, the GPU's decoder and its surfaces too: a fifth
+// of the time of a part of 8 s. Before an IDR picture that is later than all it was given it need not be flushed.
+static void decide_to_flush(struct sl_pictures *pictures, const AVPacket *key)
+{
+    if (key->pts != AV_NOPTS_VALUE && key->pts > pictures->sent_pts &&
+        sl_h264_is_idr(pictures->input->stream->codecpar, key)) {
+        pictures->stale_until = key->pts;
+    } else {
+        flush_decoder(pictures);
+    }
+}
+
+void sl_pictures_reset(struct sl_pictures *pictures)
+{
+    if (pictures->codec->codec_id != AV_CODEC_ID_H264 || pictures->is_drained) {
+        flush_decoder(pictures);
+    } else {
+        pictures->is_stale = 1;
+        pictures->stale_until = AV_NOPTS_VALUE;
+    }
     sl_packets_clear(&pictures->packets);
     av_packet_unref(pictures->packet);
     pictures->has_packet = 0;
@@ -313,6 +341,7 @@ static int feed(struct sl_pictures *pictures, struct sl_error *error)
         }
         if (status == SL_END) {
             avcodec_send_packet(pictures->codec, NULL); // fails only when it was told before
+            pictures->is_drained = 1;
             return SL_OK;
         }
         int is_key = (pictures->packet->flags & AV_PKT_FLAG_KEY) != 0;
@@ -321,6 +350,11 @@ static int feed(struct sl_pictures *pictures, struct sl_error *error)
             av_packet_unref(pictures->packet);
             return SL_OK;
         }
+        if (pictures->is_stale && pictures->stale_until == AV_NOPTS_VALUE) {
+            decide_to_flush(pictures, pictures->packet);
+        }
+        int64_t pts = pictures->packet->pts;
+        pictures->sent_pts = pts == AV_NOPTS_VALUE ? INT64_MAX : pts > pictures->sent_pts ? pts : pictures->sent_pts;
         expect_picture(pictures, pictures->packet);
     }
     int code = avcodec_send_packet(pictures->codec, pictures->packet);
@@ -338,13 +372,23 @@ static int feed(struct sl_pictures *pictures, struct sl_error *error)
     return SL_OK;
 }
 
+// Neither cut away by an edit list nor from before the last jump.
+static int is_wanted(struct sl_pictures *pictures, const AVFrame *frame)
+{
+    if (pictures->is_stale) {
+        pictures->is_stale = pictures->stale_until == AV_NOPTS_VALUE || frame->pts == AV_NOPTS_VALUE ||
+                             frame->pts < pictures->stale_until;
+    }
+    return !pictures->is_stale && (frame->flags & AV_FRAME_FLAG_DISCARD) == 0;
+}
+
 // The next picture as the decoder gives it, or SL_END.
 static int decode(struct sl_pictures *pictures, AVFrame *frame, struct sl_error *error)
 {
     for (;;) {
         int status = SL_OK;
         int code = avcodec_receive_frame(pictures->codec, frame);
-        if (code >= 0 && (frame->flags & AV_FRAME_FLAG_DISCARD) == 0) {
+        if (code >= 0 && is_wanted(pictures, frame)) {
             return SL_OK;
         }
         if (code == AVERROR_EOF) {

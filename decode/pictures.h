@@ -23,7 +23,13 @@ struct sl_pictures {
     AVCodecContext *codec;
     struct sl_packets packets; // read ahead, where unneeded ones are skipped
     AVPacket *packet;
-    int has_packet; // `packet` waits to be sent
+    int has_packet;   // `packet` waits to be sent
+    int is_drained;   // the decoder was told that no packet follows
+    int64_t sent_pts; // the latest that the decoder was given, in the stream's ticks; INT64_MAX: not known
+    // After a jump the decoder may still hold pictures from before it. They are earlier than `stale_until`, which is
+    // known once a key picture's packet comes; AV_NOPTS_VALUE before.
+    int is_stale;
+    int64_t stale_until;
     struct sl_losses losses;
 
     int seen_key;   // a key picture's packet came by
