@@ -151,9 +151,6 @@ struct sl_device_ops {
                          const struct sl_tensor *bias /* [sum of out_i] */, enum sl_dtype compute,
                          struct sl_linear **out, struct sl_error *error);
     void (*linear_destroy)(struct sl_linear *linear); // accepts NULL
-    // A decoding step uses `next` after `linear`, so its weights may be asked for early; `next` goes no earlier than
-    // `linear` is used last. NULL: a device that has no use for it.
-    void (*linear_ahead)(struct sl_linear *linear, const struct sl_linear *next);
     // The experts of one layer. A device that aliases touches an expert's weights only when a row is sent to it.
     int (*experts_create)(struct sl_device *device, const struct sl_experts_source *source, enum sl_dtype compute,
                           struct sl_experts **out, struct sl_error *error);

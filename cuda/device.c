@@ -445,7 +445,6 @@ static const struct sl_device_ops operations = {
     .zero = cuda_zero,
     .linear_create = cuda_linear_create,
     .linear_destroy = cuda_linear_destroy,
-    .linear_ahead = cuda_linear_ahead,
     .experts_create = cuda_experts_create,
     .experts_destroy = cuda_experts_destroy,
     .weight_create = cuda_weight_create,

@@ -8,7 +8,6 @@
 // long as A and B agree: lane (g, q) loads 8 inputs of outputs g and g + 8 from 8q on, and the same 8 inputs of row g
 // of x; words 0 and 1 of these are its part of one product, words 2 and 3 of a second.
 #include "cuda/act.cuh"
-#include "cuda/ahead.cuh"
 #include "cuda/few.h"
 #include "cuda/tensor.cuh"
 
@@ -30,7 +29,6 @@ struct few {
     float eps;
     enum sl_epilogue epilogue;
     int y_is_f32, residual_is_f32;
-    weights_ahead next;
 };
 
 // The weights' row of output g (0..15) of a tile. With a gate, outputs 8 to 15 are the upper halves' partners of
@@ -140,9 +138,6 @@ static __device__ __forceinline__ void fetch(const few &f, int tiles, int steps,
     if (++at.step == steps) {
         at.step = 0;
         at.tile += gridDim.x;
-        if (at.tile >= tiles && at.tile - (int)gridDim.x < tiles) {
-            fetch_ahead(f.next);
-        }
     }
 }
 
@@ -292,7 +287,6 @@ void cuda_few(struct sl_stream *stream, const struct sl_linear *linear, const st
     f.out = (int)linear->out;
     f.eps = eps;
     f.epilogue = epilogue;
-    f.next = weights_of(linear->next);
     f.y_is_f32 = y->dtype == SL_F32;
     f.residual_is_f32 = residual != NULL && residual->dtype == SL_F32;
     size_t shared = (size_t)shared_bytes(x);

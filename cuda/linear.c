@@ -514,11 +514,6 @@ int cuda_linear_create(struct sl_device *device, const struct sl_tensor *parts, 
     return SL_OK;
 }
 
-void cuda_linear_ahead(struct sl_linear *linear, const struct sl_linear *next)
-{
-    linear->next = next;
-}
-
 void cuda_linear_destroy(struct sl_linear *linear)
 {
     if (linear != NULL) {

@@ -13,9 +13,8 @@ struct sl_linear {
     struct cuda_device *device;
     enum sl_dtype compute;
     int64_t out, in;
-    void *weight;                 // [out, in], compute type
-    void *bias;                   // [out], compute type; NULL: none
-    const struct sl_linear *next; // what a decoding step reads after it (cuda/ahead.cuh); NULL: not known
+    void *weight; // [out, in], compute type
+    void *bias;   // [out], compute type; NULL: none
 };
 
 // 1 when cuBLASLt's library can be opened; else `why`.

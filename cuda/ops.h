@@ -14,7 +14,6 @@ extern "C" {
 int cuda_linear_create(struct sl_device *device, const struct sl_tensor *parts, int n, const struct sl_tensor *bias,
                        enum sl_dtype compute, struct sl_linear **out, struct sl_error *error);
 void cuda_linear_destroy(struct sl_linear *linear);
-void cuda_linear_ahead(struct sl_linear *linear, const struct sl_linear *next);
 int cuda_weight_create(struct sl_device *device, const struct sl_tensor *host, enum sl_dtype dtype,
                        struct sl_tensor *out, struct sl_error *error);
 void cuda_weight_release(struct sl_device *device, struct sl_tensor *weight);

@@ -158,24 +158,6 @@ static int load_ends(struct sl_decoder *d, struct sl_weights *weights, struct sl
     return rc;
 }
 
-// The order in which a step reads a dense decoder's layers, so that a device may fetch ahead. Which experts come is not
-// known beforehand.
-static void link_layers(struct sl_decoder *d)
-{
-    if (!d->ops->linear_ahead) {
-        return;
-    }
-    for (int i = 0; i < d->config.layers; i++) {
-        struct layer *l = &d->layers[i];
-        d->ops->linear_ahead(l->qkv, l->o);
-        if (l->feed.down) {
-            d->ops->linear_ahead(l->o, l->feed.gate_up);
-            d->ops->linear_ahead(l->feed.gate_up, l->feed.down);
-            d->ops->linear_ahead(l->feed.down, i + 1 < d->config.layers ? d->layers[i + 1].qkv : d->head);
-        }
-    }
-}
-
 static int load_rope(struct sl_decoder *d, struct sl_error *error)
 {
     int pairs = d->config.head_dim / 2;
@@ -299,7 +281,6 @@ int sl_decoder_create(struct sl_device *device, struct sl_weights *weights, cons
         rc = load_ends(d, weights, error);
     }
     if (!rc) {
-        link_layers(d);
         rc = load_rope(d, error);
     }
     if (!rc) {
