@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// Up to 16 rows by the tensor cores, whose arithmetic is free here: what counts is that every lane has many 16-byte
-// loads of weights under way.
+// Up to 16 rows by the tensor cores, whose arithmetic is free here: what counts is that weights never stop coming.
 //
-// A block makes 16 outputs after another 16. Its warps share out the inputs, 64 at a time, and add up at the end; the
-// next weights, of these outputs or of the next, are under way before the last ones are used. In m16n8k16 the weights
-// are A (16 outputs by 16 inputs) and x is B (16 inputs by 8 rows). Which input stands at which k is ours to choose, as
-// long as A and B agree: lane (g, q) loads 8 inputs of outputs g and g + 8 from 8q on, and the same 8 inputs of row g
-// of x; words 0 and 1 of these are its part of one product, words 2 and 3 of a second.
+// A block makes 16 outputs after another 16. Its warps share out the inputs, 64 at a time, and add up at the end. In
+// m16n8k16 the weights are A (16 outputs by 16 inputs) and x is B (16 inputs by 8 rows). Which input stands at which k
+// is ours to choose, as long as A and B agree: lane (g, q) takes 8 inputs of outputs g and g + 8 from 8q on, and the
+// same 8 inputs of row g of x; words 0 and 1 of these are its part of one product, words 2 and 3 of a second.
+//
+// Weights come by a ring in shared memory, in which each thread has places of its own: it copies there what it will use
+// itself, so that nobody waits for anybody. One block of a multiprocessor is enough for the memory's full rate. The
+// other half of the multiprocessor is for the next kernel, whose ring fills while this one ends.
 #include "cuda/act.cuh"
 #include "cuda/few.h"
 #include "cuda/tensor.cuh"
 
 enum {
     WARPS = 8,
+    THREADS = 32 * WARPS,
     OUTPUTS = 16,
     UNROLL = 2,
-    STEP = 64,
-    BLOCKS = 2, // of a multiprocessor
+    STEP = 64,          // inputs of a warp, UNROLL times
+    WORDS = 4 * UNROLL, // of a thread in one step
+    NORM_WORDS = 2,     // of the norm's weights that a thread holds from the beginning
+    ROWS_AT_ONCE = 4,
+    HALF = 112 * 1024, // of a multiprocessor's shared memory, but for what a block has besides
     SHARED_LIMIT = 100 * 1024
 };
 
@@ -26,10 +32,16 @@ struct few {
     void *y;
     int64_t x_stride, residual_stride, y_stride;
     int rows, in, out; // out: of the weights; SILU_GATE gives half of that
+    int tiles, steps;
     float eps;
     enum sl_epilogue epilogue;
     int y_is_f32, residual_is_f32;
 };
+
+static __host__ __device__ __forceinline__ int outputs_of(const few &f)
+{
+    return f.epilogue == SL_EPILOGUE_SILU_GATE ? OUTPUTS / 2 : OUTPUTS;
+}
 
 // The weights' row of output g (0..15) of a tile. With a gate, outputs 8 to 15 are the upper halves' partners of
 // outputs 0 to 7.
@@ -43,204 +55,292 @@ static __device__ __forceinline__ int is_output(const few &f, int tile, int g)
     return f.epilogue == SL_EPILOGUE_SILU_GATE ? tile * 8 + g % 8 < f.out / 2 : weight_row(f, tile, g) < f.out;
 }
 
-// x, or its norm, to shared memory, a warp for each row; rows lie `pitch` elements apart, so that eight of them fall
-// into different banks.
-static __device__ __forceinline__ void bring_x(const few &f, bf16 *to, int pitch)
+// --- weights ---
+
+// What comes next: the steps of one tile, then those of the block's next one.
+struct cursor {
+    int tile, step;
+    const bf16 *low, *high; // this lane's inputs of outputs g and g + 8
+};
+
+static __device__ __forceinline__ int first_input(void)
 {
+    return (int)threadIdx.x / 32 * STEP + threadIdx.x % 4 * 8;
+}
+
+static __device__ __forceinline__ void aim(const few &f, cursor &at, int tile)
+{
+    int g = threadIdx.x % 32 / 4;
+    at.tile = tile;
+    at.step = 0;
+    at.low = f.weight + (int64_t)(is_output(f, tile, g) ? weight_row(f, tile, g) : 0) * f.in + first_input();
+    at.high = f.weight + (int64_t)(is_output(f, tile, g + 8) ? weight_row(f, tile, g + 8) : 0) * f.in + first_input();
+}
+
+// The thread's words of one step: `to` is its first place, the others are THREADS words apart. Behind the last tile
+// nothing is copied, but counted.
+static __device__ __forceinline__ void fetch(const few &f, cursor &at, uint32_t to)
+{
+    if (at.tile < f.tiles) {
+#pragma unroll
+        for (int i = 0; i < WORDS / 2; i++) { // halves of 32 inputs
+            int k = at.step * UNROLL * WARPS * STEP + i / 2 * WARPS * STEP + i % 2 * 32;
+            int valid = first_input() + k < f.in;
+            copy_weights(to + 2 * i * THREADS * 16, valid ? at.low + k : f.weight, valid);
+            copy_weights(to + (2 * i + 1) * THREADS * 16, valid ? at.high + k : f.weight, valid);
+        }
+        if (++at.step == f.steps) {
+            aim(f, at, at.tile + gridDim.x);
+        }
+    }
+    copies_commit();
+}
+
+// TILES: rows of x by eight. SHARED: x lies in shared memory, else where it was. Two sums in turn, so that one product
+// need not wait for the last.
+template <int TILES, bool SHARED>
+static __device__ __forceinline__ void use(const few &f, const bf16 *x, int pitch, int step, const uint4 *w,
+                                           float c[TILES][2][4])
+{
+    int g = threadIdx.x % 32 / 4;
+#pragma unroll
+    for (int i = 0; i < WORDS / 2; i++) {
+        int k = first_input() + step * UNROLL * WARPS * STEP + i / 2 * WARPS * STEP + i % 2 * 32;
+        uint4 low = w[2 * i * THREADS], high = w[(2 * i + 1) * THREADS];
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+            int row = 8 * t + g;
+            uint4 b = make_uint4(0, 0, 0, 0);
+            if (row < f.rows && k < f.in) {
+                b = SHARED ? *(const uint4 *)(x + row * pitch + k) : *(const uint4 *)(f.x + row * f.x_stride + k);
+            }
+            multiply_words(c[t][i % 2], low, high, b);
+        }
+    }
+}
+
+// --- x ---
+
+// Thread t's first words of the norm's weights: constant, so they may come before the kernel before is done.
+static __device__ __forceinline__ void load_norm(const few &f, eight n[NORM_WORDS])
+{
+#pragma unroll
+    for (int i = 0; i < NORM_WORDS; i++) {
+        int w = threadIdx.x + i * THREADS;
+        n[i].word = f.norm != NULL && 8 * w < f.in ? ((const uint4 *)f.norm)[w] : make_uint4(0, 0, 0, 0);
+    }
+}
+
+static __device__ __forceinline__ float square(const eight &v)
+{
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        float value = __bfloat162float(v.value[i]);
+        sum += value * value;
+    }
+    return sum;
+}
+
+// Word w of all rows times the norm's scale and weights.
+static __device__ __forceinline__ void scale_rows(const few &f, bf16 *x, int pitch, int w, const eight &n,
+                                                  const float *scale)
+{
+    for (int row = 0; row < f.rows; row++) {
+        uint4 *at = (uint4 *)(x + row * pitch + 8 * w);
+        eight v;
+        v.word = *at;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            v.value[i] = __float2bfloat16(__bfloat162float(v.value[i]) * scale[row] * __bfloat162float(n.value[i]));
+        }
+        *at = v.word;
+    }
+}
+
+// x, or its norm, to shared memory, by all threads; rows lie `pitch` elements apart, so that eight of them fall into
+// different banks. A thread scales the words that it has brought itself.
+static __device__ __forceinline__ void bring_x(const few &f, bf16 *to, int pitch, const eight n[NORM_WORDS])
+{
+    __shared__ float squares[CUDA_MAX_ROWS_FEW][WARPS], scale[CUDA_MAX_ROWS_FEW];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, words = f.in / 8;
-    for (int row = warp; row < f.rows; row += WARPS) {
-        const uint4 *from = (const uint4 *)(f.x + row * f.x_stride);
-        float scale = 1, sum = 0;
-        if (f.norm != NULL) {
-#pragma unroll 8
-            for (int w = lane; w < words; w += 32) {
-                eight v;
-                v.word = from[w];
-                for (int i = 0; i < 8; i++) {
-                    float value = __bfloat162float(v.value[i]);
-                    sum += value * value;
+    for (int first = 0; first < f.rows; first += ROWS_AT_ONCE) {
+        float sum[ROWS_AT_ONCE] = {};
+#pragma unroll 2
+        for (int w = threadIdx.x; w < words; w += THREADS) {
+            eight v[ROWS_AT_ONCE];
+#pragma unroll
+            for (int r = 0; r < ROWS_AT_ONCE; r++) {
+                if (first + r < f.rows) {
+                    v[r].word = ((const uint4 *)(f.x + (first + r) * f.x_stride))[w];
                 }
             }
-            scale = rsqrtf(sum_of_warp(sum) / (float)f.in + f.eps);
-        }
-#pragma unroll 8
-        for (int w = lane; w < words; w += 32) {
-            eight v;
-            v.word = from[w];
-            if (f.norm != NULL) {
-                eight n;
-                n.word = ((const uint4 *)f.norm)[w];
-                for (int i = 0; i < 8; i++) {
-                    v.value[i] = __float2bfloat16(__bfloat162float(v.value[i]) * scale * __bfloat162float(n.value[i]));
+#pragma unroll
+            for (int r = 0; r < ROWS_AT_ONCE; r++) {
+                if (first + r < f.rows) {
+                    sum[r] += square(v[r]);
+                    *(uint4 *)(to + (first + r) * pitch + 8 * w) = v[r].word;
                 }
             }
-            *(uint4 *)(to + row * pitch + 8 * w) = v.word;
         }
+#pragma unroll
+        for (int r = 0; r < ROWS_AT_ONCE; r++) {
+            if (f.norm != NULL && first + r < f.rows) {
+                sum[r] = sum_of_warp(sum[r]);
+                if (lane == 0) {
+                    squares[first + r][warp] = sum[r];
+                }
+            }
+        }
+    }
+    __syncthreads();
+    if (f.norm == NULL) {
+        return;
+    }
+    if ((int)threadIdx.x < f.rows) {
+        float sum = 0;
+#pragma unroll
+        for (int i = 0; i < WARPS; i++) {
+            sum += squares[threadIdx.x][i];
+        }
+        scale[threadIdx.x] = rsqrtf(sum / (float)f.in + f.eps);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < NORM_WORDS; i++) {
+        int w = threadIdx.x + i * THREADS;
+        if (w < words) {
+            scale_rows(f, to, pitch, w, n[i], scale);
+        }
+    }
+    for (int w = threadIdx.x + NORM_WORDS * THREADS; w < words; w += THREADS) {
+        eight more;
+        more.word = ((const uint4 *)f.norm)[w];
+        scale_rows(f, to, pitch, w, more, scale);
     }
     __syncthreads();
 }
 
-static __device__ float load_any(const void *from, int is_f32, int64_t at)
+// --- outputs ---
+
+static __device__ __forceinline__ float load_any(const void *from, int is_f32, int64_t at)
 {
     return is_f32 ? ((const float *)from)[at] : __bfloat162float(((const bf16 *)from)[at]);
 }
 
-// Output g of row `row`, whose sum over all warps is `value`; with a gate `up` is its partner's.
-static __device__ void put(const few &f, int tile, int g, int row, float value, float up)
+// There are threads enough for one output each of 16 rows. What it is added to comes long before it is wanted.
+struct own_output {
+    int g, row;
+    float residual;
+};
+
+static __device__ __forceinline__ void load_residual(const few &f, int tile, own_output &own)
 {
-    int output = weight_row(f, tile, g);
+    own.residual = 0;
+    if (f.residual != NULL && own.row < f.rows && tile < f.tiles && is_output(f, tile, own.g)) {
+        own.residual =
+            load_any(f.residual, f.residual_is_f32, own.row * f.residual_stride + weight_row(f, tile, own.g));
+    }
+}
+
+// The output whose sum over all warps is `value`; with a gate `up` is its partner's.
+static __device__ __forceinline__ void put(const few &f, int tile, const own_output &own, float value, float up)
+{
+    int output = weight_row(f, tile, own.g);
     if (f.bias != NULL) {
         value += __bfloat162float(f.bias[output]);
         up += f.epilogue == SL_EPILOGUE_SILU_GATE ? __bfloat162float(f.bias[output + f.out / 2]) : 0;
     }
     value = f.epilogue == SL_EPILOGUE_SILU_GATE ? silu(value) * up : activate(f.epilogue, value);
-    if (f.residual != NULL) {
-        value += load_any(f.residual, f.residual_is_f32, row * f.residual_stride + output);
-    }
+    value += own.residual;
     if (f.y_is_f32) {
-        ((float *)f.y)[row * f.y_stride + output] = value;
+        ((float *)f.y)[own.row * f.y_stride + output] = value;
     } else {
-        ((bf16 *)f.y)[row * f.y_stride + output] = __float2bfloat16(value);
+        ((bf16 *)f.y)[own.row * f.y_stride + output] = __float2bfloat16(value);
     }
 }
 
-// A lane's part of one step of all warps: UNROLL times 64 inputs of two outputs, in halves of 32.
-struct lane_weights {
-    uint4 low[UNROLL][2], high[UNROLL][2];
-};
-
-static __device__ __forceinline__ int input_of(int step, int u, int half)
+static __host__ __device__ __forceinline__ int sums_pitch(const few &f)
 {
-    int warp = threadIdx.x / 32, q = threadIdx.x % 4;
-    return ((step * UNROLL + u) * WARPS + warp) * STEP + half * 32 + 8 * q;
+    return f.rows | 1;
 }
-
-// What is fetched next: the steps of one tile, then those of the next.
-struct cursor {
-    int tile, step;
-};
-
-static __device__ __forceinline__ void fetch(const few &f, int tiles, int steps, cursor &at, lane_weights &w)
-{
-    int g = threadIdx.x % 32 / 4;
-    const uint4 none = make_uint4(0, 0, 0, 0);
-    const bf16 *low = f.weight + (int64_t)(is_output(f, at.tile, g) ? weight_row(f, at.tile, g) : 0) * f.in;
-    const bf16 *high = f.weight + (int64_t)(is_output(f, at.tile, g + 8) ? weight_row(f, at.tile, g + 8) : 0) * f.in;
-#pragma unroll
-    for (int u = 0; u < UNROLL; u++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int k = input_of(at.step, u, half), valid = at.tile < tiles && k < f.in;
-            w.low[u][half] = valid ? load_weights(low + k) : none;
-            w.high[u][half] = valid ? load_weights(high + k) : none;
-        }
-    }
-    if (++at.step == steps) {
-        at.step = 0;
-        at.tile += gridDim.x;
-    }
-}
-
-// TILES: rows of x by eight. SHARED: x lies in shared memory, else where it was.
-template <int TILES, bool SHARED>
-static __device__ __forceinline__ void use(const few &f, const bf16 *x, int pitch, int step, const lane_weights &w,
-                                           float c[TILES][4])
-{
-    int g = threadIdx.x % 32 / 4;
-#pragma unroll
-    for (int u = 0; u < UNROLL; u++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int k = input_of(step, u, half);
-#pragma unroll
-            for (int t = 0; t < TILES; t++) {
-                int row = 8 * t + g;
-                uint4 b = make_uint4(0, 0, 0, 0);
-                if (row < f.rows && k < f.in) {
-                    b = SHARED ? *(const uint4 *)(x + row * pitch + k) : *(const uint4 *)(f.x + row * f.x_stride + k);
-                }
-                multiply_words(c[t], w.low[u][half], w.high[u][half], b);
-            }
-        }
-    }
-}
-
-template <int TILES> struct partial_sums {
-    float of[WARPS][OUTPUTS][8 * TILES + 1];
-};
 
 // The warps' sums become outputs. Two buffers in turn, so that one barrier is enough.
 template <int TILES>
-static __device__ __forceinline__ void finish(const few &f, int tile, partial_sums<TILES> &sums, float c[TILES][4])
+static __device__ __forceinline__ void finish(const few &f, int tile, float *sums, const own_output &own,
+                                              const float c[TILES][2][4])
 {
-    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4, pitch = sums_pitch(f);
+    float *mine = sums + (warp * OUTPUTS + g) * pitch;
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
-        sums.of[warp][g][8 * t + 2 * q] = c[t][0];
-        sums.of[warp][g][8 * t + 2 * q + 1] = c[t][1];
-        sums.of[warp][g + 8][8 * t + 2 * q] = c[t][2];
-        sums.of[warp][g + 8][8 * t + 2 * q + 1] = c[t][3];
-        c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int row = 8 * t + 2 * q + i % 2;
+            if (row < f.rows) {
+                mine[i / 2 * 8 * pitch + row] = c[t][0][i] + c[t][1][i];
+            }
+        }
     }
     __syncthreads();
-    int gated = f.epilogue == SL_EPILOGUE_SILU_GATE, outputs = gated ? 8 : OUTPUTS;
-    for (int i = threadIdx.x; i < outputs * f.rows; i += blockDim.x) {
-        int output = i % outputs, row = i / outputs;
+    if (own.row < f.rows && is_output(f, tile, own.g)) {
         float value = 0, up = 0;
 #pragma unroll
         for (int w = 0; w < WARPS; w++) {
-            value += sums.of[w][output][row];
-            up += gated ? sums.of[w][output + 8][row] : 0;
+            value += sums[(w * OUTPUTS + own.g) * pitch + own.row];
+            up += f.epilogue == SL_EPILOGUE_SILU_GATE ? sums[(w * OUTPUTS + own.g + 8) * pitch + own.row] : 0;
         }
-        if (is_output(f, tile, output)) {
-            put(f, tile, output, row, value, up);
-        }
+        put(f, tile, own, value, up);
     }
 }
 
-// To the next step; behind a tile's last one its outputs are written.
-template <int TILES>
-static __device__ __forceinline__ void advance(const few &f, int steps, cursor &now, partial_sums<TILES> partial[2],
-                                               int &turn, float c[TILES][4])
+// --- the kernel ---
+
+static __host__ __device__ __forceinline__ int ring_bytes(int stages)
 {
-    if (++now.step == steps) {
-        finish<TILES>(f, now.tile, partial[turn], c);
-        turn ^= 1;
-        now.step = 0;
-        now.tile += gridDim.x;
-    }
+    return stages * WORDS * THREADS * 16;
 }
 
-template <int TILES, bool SHARED>
-static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) few_kernel(const few f, int tiles, int steps)
+template <int TILES, bool SHARED, int STAGES>
+static __global__ void __launch_bounds__(THREADS, 2) few_kernel(const few f)
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
-    __shared__ partial_sums<TILES> partial[2];
-    bf16 *x = (bf16 *)dynamic;
-    int pitch = f.in + 8, turn = 0;
-    float c[TILES][4] = {};
-    lane_weights even, odd;
-    cursor next = {(int)blockIdx.x, 0}, now = next;
-    fetch(f, tiles, steps, next, even);
-    fetch(f, tiles, steps, next, odd);
-    wait_for_previous(); // the weights are on their way: now for what the kernel before wrote
+    const uint4 *ring = (const uint4 *)dynamic + threadIdx.x;
+    float *sums = (float *)(dynamic + ring_bytes(STAGES));
+    int sums_size = WARPS * OUTPUTS * sums_pitch(f), pitch = f.in + 8, turn = 0, stage = 0;
+    bf16 *x = (bf16 *)(sums + 2 * sums_size);
+    cursor next;
+    aim(f, next, blockIdx.x);
+    for (int i = 0; i < STAGES; i++) {
+        fetch(f, next, shared_address(ring + i * WORDS * THREADS));
+    }
+    eight norm[NORM_WORDS];
     if (SHARED) {
-        bring_x(f, x, pitch);
+        load_norm(f, norm);
     }
-    while (now.tile < tiles) {
-        use<TILES, SHARED>(f, x, pitch, now.step, even, c);
-        fetch(f, tiles, steps, next, even);
-        advance<TILES>(f, steps, now, partial, turn, c);
-        if (now.tile < tiles) {
-            use<TILES, SHARED>(f, x, pitch, now.step, odd, c);
-            fetch(f, tiles, steps, next, odd);
-            advance<TILES>(f, steps, now, partial, turn, c);
+    let_next_begin();
+    wait_for_previous(); // the weights are on their way: now for what the kernel before wrote
+    own_output own = {(int)threadIdx.x % outputs_of(f), (int)threadIdx.x / outputs_of(f), 0};
+    load_residual(f, blockIdx.x, own);
+    if (SHARED) {
+        bring_x(f, x, pitch, norm);
+    }
+    for (int tile = blockIdx.x; tile < f.tiles; tile += gridDim.x) {
+        float c[TILES][2][4] = {};
+        for (int step = 0; step < f.steps; step++) {
+            const uint4 *w = ring + stage * WORDS * THREADS;
+            copies_wait<STAGES - 1>();
+            use<TILES, SHARED>(f, x, pitch, step, w, c);
+            fetch(f, next, shared_address(w));
+            stage = stage + 1 < STAGES ? stage + 1 : 0;
         }
+        finish<TILES>(f, tile, sums + turn * sums_size, own, c);
+        load_residual(f, tile + gridDim.x, own);
+        turn ^= 1;
     }
-    let_next_begin(); // not before: its blocks would take the room of this kernel's
 }
 
-static int64_t shared_bytes(const struct sl_tensor *x)
+static int64_t x_bytes(const struct sl_tensor *x)
 {
     return x->shape[0] * (x->shape[1] + 8) * 2;
 }
@@ -253,18 +353,27 @@ int cuda_few_takes(const struct sl_linear *linear, const struct sl_tensor *x)
 
 int cuda_few_takes_norm(const struct sl_linear *linear, const struct sl_tensor *x)
 {
-    return cuda_few_takes(linear, x) && shared_bytes(x) <= SHARED_LIMIT;
+    return cuda_few_takes(linear, x) && x_bytes(x) <= SHARED_LIMIT;
 }
 
-template <int TILES, bool SHARED> static void launch(struct sl_stream *stream, const few &f, size_t shared)
+// All multiprocessors get a block, so that those of the next kernel spread as evenly; what has no tile only waits.
+template <int TILES, bool SHARED, int STAGES> static void launch(struct sl_stream *stream, const few &f, int more)
 {
-    int gated = f.epilogue == SL_EPILOGUE_SILU_GATE, outputs = gated ? f.out / 2 : f.out;
-    int tiles = (outputs + (gated ? 8 : OUTPUTS) - 1) / (gated ? 8 : OUTPUTS);
-    int steps = (f.in + WARPS * UNROLL * STEP - 1) / (WARPS * UNROLL * STEP);
-    int blocks = BLOCKS * stream->device->multiprocessors;
-    if (allow_shared(stream, few_kernel<TILES, SHARED>, shared)) {
-        launch_overlapping(stream, few_kernel<TILES, SHARED>, dim3((unsigned)(tiles < blocks ? tiles : blocks)),
-                           32 * WARPS, shared, f, tiles, steps);
+    size_t shared = (size_t)(ring_bytes(STAGES) + more);
+    if (allow_shared(stream, few_kernel<TILES, SHARED, STAGES>, shared) &&
+        share_multiprocessor(stream, few_kernel<TILES, SHARED, STAGES>)) {
+        launch_overlapping(stream, few_kernel<TILES, SHARED, STAGES>, dim3((unsigned)stream->device->multiprocessors),
+                           THREADS, shared, f);
+    }
+}
+
+// `more`: bytes beside the ring. It is shorter where that leaves half of a multiprocessor for the next kernel.
+template <int TILES> static void launch_shared(struct sl_stream *stream, const few &f, int more)
+{
+    if (ring_bytes(3) + more > HALF && ring_bytes(2) + more <= HALF) {
+        launch<TILES, true, 2>(stream, f, more);
+    } else {
+        launch<TILES, true, 3>(stream, f, more);
     }
 }
 
@@ -289,10 +398,12 @@ void cuda_few(struct sl_stream *stream, const struct sl_linear *linear, const st
     f.epilogue = epilogue;
     f.y_is_f32 = y->dtype == SL_F32;
     f.residual_is_f32 = residual != NULL && residual->dtype == SL_F32;
-    size_t shared = (size_t)shared_bytes(x);
-    if (shared > SHARED_LIMIT) {
-        f.rows <= 8 ? launch<1, false>(stream, f, 0) : launch<2, false>(stream, f, 0);
+    f.tiles = (int)((y->shape[1] + outputs_of(f) - 1) / outputs_of(f));
+    f.steps = (f.in + WARPS * UNROLL * STEP - 1) / (WARPS * UNROLL * STEP);
+    int sums = 2 * WARPS * OUTPUTS * sums_pitch(f) * (int)sizeof(float), more = sums + (int)x_bytes(x);
+    if (x_bytes(x) > SHARED_LIMIT) {
+        f.rows <= 8 ? launch<1, false, 3>(stream, f, sums) : launch<2, false, 3>(stream, f, sums);
     } else {
-        f.rows <= 8 ? launch<1, true>(stream, f, shared) : launch<2, true>(stream, f, shared);
+        f.rows <= 8 ? launch_shared<1>(stream, f, more) : launch_shared<2>(stream, f, more);
     }
 }

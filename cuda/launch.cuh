@@ -2,7 +2,9 @@
 // What kernels share: loads and stores of either activation type, and launches that overlap.
 //
 // Kernels of the decoding step begin while the one before them still runs (programmatic dependent launch): they may
-// fetch weights at once, and call wait_for_previous() before they touch anything that a kernel writes.
+// fetch weights at once, and call wait_for_previous() before they touch anything that a kernel of the step writes. Every
+// block calls it before it ends: so a kernel is done only when all before it are, and one that has waited may overwrite
+// what those read. A kernel lets the next one begin as soon as its own first fetches are under way.
 #ifndef SL_CUDA_LAUNCH_CUH
 #define SL_CUDA_LAUNCH_CUH
 
@@ -46,6 +48,16 @@ template <typename Kernel> static int allow_shared(struct sl_stream *stream, Ker
     return bytes <= 24 * 1024 ||
            cuda_check(stream, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
                       "shared memory");
+}
+
+// Makes all of a multiprocessor's memory shared memory while the kernel runs. Its division cannot change under a block
+// that is there: without this the next kernel's blocks, which want more of it, would have to wait for the last one's.
+template <typename Kernel> static int share_multiprocessor(struct sl_stream *stream, Kernel kernel)
+{
+    return cuda_check(
+        stream,
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+        "shared memory");
 }
 
 static __device__ __forceinline__ float to_float(float x)

@@ -21,6 +21,12 @@ static __device__ __forceinline__ void copy_async(void *to, const void *from, in
     copy_to_shared(shared_address(to), from, valid);
 }
 
+// Of weights, which are used once: what lies behind them is asked for as well.
+static __device__ __forceinline__ void copy_weights(uint32_t to, const void *from, int valid)
+{
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0));
+}
+
 static __device__ __forceinline__ void copies_commit(void)
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
