@@ -228,6 +228,11 @@ struct sl_device_ops {
     void (*attention_paged)(struct sl_stream *stream, const struct sl_ragged *ragged,
                             const struct sl_tensor *qkv /* as above; q columns are read */, int heads,
                             const struct sl_kv_layer *kv, const struct sl_tensor *y /* [rows, heads*d] */);
+    // Both in one, where every sequence has one row; q need not be written. 0: not for these, nothing has happened.
+    // NULL: for none.
+    int (*turn_and_attend)(struct sl_stream *stream, const struct sl_ragged *ragged, const struct sl_tensor *qkv,
+                           int heads, const struct sl_tensor *q_norm, const struct sl_tensor *k_norm, float eps,
+                           const struct sl_rope *rope, const struct sl_kv_layer *kv, const struct sl_tensor *y);
 
     // Draws one token a row. logprob is the token's log probability at temperature 1 before mask and penalty. Where
     // nothing is allowed the token is -1. A captured graph draws again as `rows` said when it was captured.

@@ -33,12 +33,9 @@ void cuda_attention_groups(struct sl_stream *stream, const struct sl_tensor *qkv
     cuda_launched(stream, "attention in groups");
 }
 
-void cuda_attention_paged(struct sl_stream *stream, const struct sl_ragged *ragged, const struct sl_tensor *qkv,
-                          int heads, const struct sl_kv_layer *kv, const struct sl_tensor *y)
+struct attention_job cuda_attention_job(const struct sl_ragged *ragged, const struct sl_tensor *qkv, int heads,
+                                        const struct sl_kv_layer *kv, const struct sl_tensor *y)
 {
-    if (ragged->rows == 0 || !cuda_begin(stream)) {
-        return;
-    }
     attention_job job = {};
     job.q = qkv->data;
     job.k = kv->k.data;
@@ -59,6 +56,16 @@ void cuda_attention_paged(struct sl_stream *stream, const struct sl_ragged *ragg
     job.is_paged = 1;
     job.is_f32 = qkv->dtype == SL_F32;
     job.scale = 1.0f / sqrtf((float)job.d);
+    return job;
+}
+
+void cuda_attention_paged(struct sl_stream *stream, const struct sl_ragged *ragged, const struct sl_tensor *qkv,
+                          int heads, const struct sl_kv_layer *kv, const struct sl_tensor *y)
+{
+    if (ragged->rows == 0 || !cuda_begin(stream)) {
+        return;
+    }
+    attention_job job = cuda_attention_job(ragged, qkv, heads, kv, y);
     int single = ragged->rows > ragged->sequences ? 0 : 1; // every sequence has one row
     if (cuda_attention_few(stream, &job)) {
         job.least_rows = 2;

@@ -20,6 +20,10 @@ struct attention_job {
     float scale;
 };
 
+// Of a step over the paged cache.
+struct attention_job cuda_attention_job(const struct sl_ragged *ragged, const struct sl_tensor *qkv, int heads,
+                                        const struct sl_kv_layer *kv, const struct sl_tensor *y);
+
 // Any type and size, slowly. attention_any.cu
 void cuda_attention_any(struct sl_stream *stream, const struct attention_job *job);
 // bf16, paged, heads of 128, many rows. 0: not for this job. attention_long.cu

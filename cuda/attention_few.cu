@@ -5,7 +5,15 @@
 // A sequence's tokens are split over blocks; in a block each warp has its own tokens, 16 at a time, three such tiles
 // under way. Warps are added up in shared memory, blocks in device memory by whichever is done last (Flash-Decoding,
 // Dao et al. 2023).
+//
+// Of what the kernels of a step write this reads the new rows alone: the other tokens, and the tables, were there
+// before the step began. So tiles come before the kernel before is done, all but the newest token.
+//
+// With TURNS, queries and the newest key come as the product left them: each block norms and turns its own queries, and
+// the one that has the newest token puts key and value to their page.
 #include "cuda/attention.h"
+#include "cuda/ops.h"
+#include "cuda/rope.cuh"
 #include "cuda/tensor.cuh"
 
 enum { WARPS = 4, THREADS = 32 * WARPS, TOKENS = 16, STAGES = 3, QUERIES = 16, MOST_SPLITS = 32 };
@@ -19,8 +27,16 @@ template <int SIZE> union shared_few {
     float o[WARPS][QUERIES][SIZE];
 };
 
+// How queries and the newest key are normed and turned.
+struct turns {
+    rope_angles angles;
+    const bf16 *q_norm, *k_norm;
+    float eps;
+};
+
 struct split_job {
     attention_job job;
+    turns turns;
     int splits;
     float *partial;    // [sequences, kv_heads, splits, QUERIES, SIZE + 2]: sums, maximum, total
     int32_t *counters; // [sequences, kv_heads]: blocks that are done; zero between operations
@@ -44,7 +60,8 @@ static __device__ __forceinline__ void bring_tile(warp_tiles<SIZE> &tiles, int s
 
 // The queries of this key head as A: rows beyond them are zero.
 template <int SIZE>
-static __device__ __forceinline__ void load_queries(uint32_t a[SIZE / 16][4], const bf16 *q, int group, int d, int lane)
+static __device__ __forceinline__ void load_queries(uint32_t a[SIZE / 16][4], const bf16 *q, int group, int d,
+                                                    int pitch, int lane)
 {
     int g = lane / 4, c = lane % 4 * 2;
 #pragma unroll
@@ -52,7 +69,7 @@ static __device__ __forceinline__ void load_queries(uint32_t a[SIZE / 16][4], co
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int row = g + i % 2 * 8, column = 16 * step + c + i / 2 * 8;
-            a[step][i] = row < group && column < d ? *(const uint32_t *)(q + row * d + column) : 0;
+            a[step][i] = row < group && column < d ? *(const uint32_t *)(q + row * pitch + column) : 0;
         }
     }
 }
@@ -116,11 +133,78 @@ static __device__ void add_splits(const split_job &s, const float *partial, int 
     }
 }
 
-template <int SIZE> static __global__ void __launch_bounds__(THREADS, 4) attention_few(const split_job s)
+// What a block turns itself. Filled in two parts: what is constant, then what the product before gives.
+template <int SIZE> struct turned {
+    float cosine[SIZE / 2], sine[SIZE / 2], q_norm[SIZE], k_norm[SIZE];
+    bf16 q[QUERIES][SIZE], k[SIZE], v[SIZE];
+};
+
+template <int SIZE>
+static __device__ __forceinline__ void prepare_turns(turned<SIZE> &t, const turns &turns, int row, int d)
+{
+    for (int i = threadIdx.x; i < d; i += THREADS) {
+        t.q_norm[i] = __bfloat162float(turns.q_norm[i]);
+        t.k_norm[i] = __bfloat162float(turns.k_norm[i]);
+        if (i < d / 2) {
+            angle_of(turns.angles, row, i, &t.cosine[i], &t.sine[i]);
+        }
+    }
+    __syncthreads();
+}
+
+// A warp for each query of the key head; where the newest token is, one for its key and one for its value. `slot`:
+// where in the cache that token lies.
+template <int SIZE>
+static __device__ __forceinline__ void turn(turned<SIZE> &t, const split_job &s, int row, int kv_head, int64_t slot,
+                                            int has_newest)
+{
+    const attention_job &job = s.job;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = job.heads / job.kv_heads, d = job.d;
+    const bf16 *q = (const bf16 *)job.q + row * job.q_stride, *k = q + (int64_t)(job.heads + kv_head) * d;
+    const bf16 *v = k + (int64_t)job.kv_heads * d;
+    for (int i = warp; i < group + 2 * has_newest; i += WARPS) {
+        if (i < group) {
+            norm_and_turn<1>(q + (int64_t)(kv_head * group + i) * d, t.q_norm, d / 2, s.turns.eps, t.cosine, t.sine,
+                             t.q[i]);
+        } else if (i == group) {
+            norm_and_turn<1>(k, t.k_norm, d / 2, s.turns.eps, t.cosine, t.sine, t.k);
+        } else {
+            for (int w = lane; w < d / 2; w += 32) {
+                ((uint32_t *)t.v)[w] = ((const uint32_t *)v)[w];
+            }
+        }
+    }
+    __syncthreads();
+    for (int w = threadIdx.x; w < d / 8 && has_newest; w += THREADS) {
+        ((uint4 *)((bf16 *)job.k + slot * d))[w] = ((const uint4 *)t.k)[w];
+        ((uint4 *)((bf16 *)job.v + slot * d))[w] = ((const uint4 *)t.v)[w];
+    }
+}
+
+// The newest token into its place in a tile that came without it.
+template <int SIZE>
+static __device__ __forceinline__ void put_newest(warp_tiles<SIZE> &tiles, int stage, int place, const turned<SIZE> &t,
+                                                  int d, int lane)
+{
+    if (8 * lane < d) {
+        *(uint4 *)&tiles.k[stage][place][8 * lane] = ((const uint4 *)t.k)[lane];
+        *(uint4 *)&tiles.v[stage][place][8 * lane] = ((const uint4 *)t.v)[lane];
+    }
+    __syncwarp();
+}
+
+static __device__ __forceinline__ int64_t slot_of(const attention_job &job, int b, int kv_head, int token)
+{
+    int64_t page = job.page_table[b * job.page_stride + token / job.page_tokens];
+    return (page * job.kv_heads + kv_head) * job.page_tokens + token % job.page_tokens;
+}
+
+template <int SIZE, bool TURNS> static __global__ void __launch_bounds__(THREADS, 3) attention_few(const split_job s)
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ float most_of[WARPS][QUERIES], total_of[WARPS][QUERIES];
     __shared__ float split_weight[QUERIES][MOST_SPLITS];
+    __shared__ __align__(16) turned<TURNS ? SIZE : 16> own;
     __shared__ int is_last;
     shared_few<SIZE> &shared = *(shared_few<SIZE> *)dynamic;
     const attention_job &job = s.job;
@@ -129,31 +213,42 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 4) attenti
     int group = job.heads / job.kv_heads, tiles_each = ((length + TOKENS - 1) / TOKENS + s.splits - 1) / s.splits;
     int begin = (int)blockIdx.x * tiles_each * TOKENS, end = begin + tiles_each * TOKENS;
     end = end < length ? end : length;
+    let_next_begin();
     if (rows != 1 || begin >= length) {
         wait_for_previous(); // a kernel is not done before those that it overlaps
         return;
     }
     warp_tiles<SIZE> &tiles = shared.tiles[warp];
-    int token = begin + warp * TOKENS, stage = 0;
-    // Of what this reads, the kernels of this step write the queries and the newest token alone: the other tokens, and
-    // the tables, were there before the step began.
-    if (end == length) {
+    int token = begin + warp * TOKENS, stage = 0, newest = length - 1, has_newest = end == length;
+    int known = TURNS && has_newest ? newest : end; // the tokens before come from the cache
+    if (!TURNS && has_newest) {
         wait_for_previous();
     }
-    for (int i = 0; i < STAGES - 1; i++) {
-        bring_tile<SIZE>(tiles, i, job, b, kv_head, token + i * WARPS * TOKENS, end, lane);
+    for (int i = 0; i < STAGES; i++) {
+        bring_tile<SIZE>(tiles, i, job, b, kv_head, token + i * WARPS * TOKENS, known, lane);
     }
-    wait_for_previous();
     uint32_t a[SIZE / 16][4];
-    load_queries<SIZE>(a, (const bf16 *)job.q + row * job.q_stride + (int64_t)kv_head * group * job.d, group, job.d,
-                       lane);
+    if constexpr (TURNS) {
+        int64_t slot = slot_of(job, b, kv_head, newest);
+        prepare_turns<SIZE>(own, s.turns, row, job.d);
+        wait_for_previous();
+        turn<SIZE>(own, s, row, kv_head, slot, has_newest);
+        load_queries<SIZE>(a, own.q[0], group, job.d, SIZE, lane);
+    } else {
+        wait_for_previous();
+        load_queries<SIZE>(a, (const bf16 *)job.q + row * job.q_stride + (int64_t)kv_head * group * job.d, group, job.d,
+                           job.d, lane);
+    }
     float o[SIZE / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
     float scale = job.scale * 1.4426950408889634f; // maxima are in powers of two
     for (; token < end; token += WARPS * TOKENS, stage = (stage + 1) % STAGES) {
-        bring_tile<SIZE>(tiles, (stage + STAGES - 1) % STAGES, job, b, kv_head, token + (STAGES - 1) * WARPS * TOKENS,
-                         end, lane);
         copies_wait<STAGES - 1>();
         __syncwarp();
+        if constexpr (TURNS) {
+            if (token <= newest && newest < token + TOKENS) {
+                put_newest<SIZE>(tiles, stage, newest - token, own, job.d, lane);
+            }
+        }
         float score[2][4] = {};
 #pragma unroll
         for (int step = 0; step < SIZE / 16; step++) {
@@ -197,9 +292,9 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 4) attenti
             multiply_add(o[2 * n + 1], p, v[2], v[3]);
         }
         __syncwarp();
+        bring_tile<SIZE>(tiles, stage, job, b, kv_head, token + STAGES * WARPS * TOKENS, known, lane);
     }
     copies_wait<0>();
-    let_next_begin();
     write_warp<SIZE>(shared, most_of, total_of, o, most, total, warp, lane);
 
     int count = (length + tiles_each * TOKENS - 1) / (tiles_each * TOKENS); // blocks that have tokens
@@ -245,36 +340,71 @@ template <int SIZE> static __global__ void __launch_bounds__(THREADS, 4) attenti
     }
 }
 
-template <int SIZE> static void launch(struct sl_stream *stream, const struct attention_job *job)
+// A block for each multiprocessor, so that the next kernel has room beside it; where sequences are many, more, for they
+// are not of one length.
+static int splits_of(const struct sl_stream *stream, const struct attention_job *job)
+{
+    int splits = stream->device->multiprocessors / (job->sequences * job->kv_heads);
+    return splits < 2 ? 2 : splits > MOST_SPLITS ? MOST_SPLITS : splits;
+}
+
+template <int SIZE, bool TURNS>
+static void launch(struct sl_stream *stream, const struct attention_job *job, const turns &turns)
 {
     split_job s = {};
     s.job = *job;
-    int blocks = job->sequences * job->kv_heads, wanted = 2 * stream->device->multiprocessors;
-    s.splits = (wanted + blocks - 1) / blocks;
-    s.splits = s.splits < 1 ? 1 : s.splits > MOST_SPLITS ? MOST_SPLITS : s.splits;
+    s.turns = turns;
+    s.splits = splits_of(stream, job);
     int64_t width = (int64_t)QUERIES * (SIZE + 2) * (int64_t)sizeof(float);
-    s.partial = (float *)cuda_scratch(stream, CUDA_SLOT_A, blocks * s.splits * width);
+    s.partial = (float *)cuda_scratch(stream, CUDA_SLOT_A, (int64_t)job->sequences * job->kv_heads * s.splits * width);
     s.counters = stream->counters;
     size_t shared = sizeof(shared_few<SIZE>);
-    if (s.partial != NULL && allow_shared(stream, attention_few<SIZE>, shared)) {
+    if (s.partial != NULL && allow_shared(stream, attention_few<SIZE, TURNS>, shared) &&
+        share_multiprocessor(stream, attention_few<SIZE, TURNS>)) {
         dim3 grid((unsigned)s.splits, (unsigned)job->kv_heads, (unsigned)job->sequences);
-        launch_overlapping(stream, attention_few<SIZE>, grid, THREADS, shared, s);
+        launch_overlapping(stream, attention_few<SIZE, TURNS>, grid, THREADS, shared, s);
     }
+}
+
+template <bool TURNS> static void launch_any(struct sl_stream *stream, const struct attention_job *job, const turns &t)
+{
+    if (job->d <= 64) {
+        launch<64, TURNS>(stream, job, t);
+    } else if (job->d <= 80) {
+        launch<80, TURNS>(stream, job, t);
+    } else {
+        launch<128, TURNS>(stream, job, t);
+    }
+}
+
+static int takes(const struct attention_job *job)
+{
+    return !job->is_f32 && job->d <= 128 && job->d % 8 == 0 && job->q_stride % 2 == 0 &&
+           job->heads / job->kv_heads <= QUERIES && job->page_tokens % TOKENS == 0 &&
+           (int64_t)job->sequences * job->kv_heads <= CUDA_COUNTERS;
 }
 
 int cuda_attention_few(struct sl_stream *stream, const struct attention_job *job)
 {
-    int group = job->heads / job->kv_heads;
-    if (job->is_f32 || job->d > 128 || job->d % 8 != 0 || job->q_stride % 2 != 0 || group > QUERIES ||
-        job->page_tokens % TOKENS != 0 || (int64_t)job->sequences * job->kv_heads > CUDA_COUNTERS) {
+    if (!takes(job)) {
         return 0;
     }
-    if (job->d <= 64) {
-        launch<64>(stream, job);
-    } else if (job->d <= 80) {
-        launch<80>(stream, job);
-    } else {
-        launch<128>(stream, job);
+    launch_any<false>(stream, job, turns{});
+    return 1;
+}
+
+int cuda_turn_and_attend(struct sl_stream *stream, const struct sl_ragged *ragged, const struct sl_tensor *qkv,
+                         int heads, const struct sl_tensor *q_norm, const struct sl_tensor *k_norm, float eps,
+                         const struct sl_rope *rope, const struct sl_kv_layer *kv, const struct sl_tensor *y)
+{
+    attention_job job = cuda_attention_job(ragged, qkv, heads, kv, y);
+    if (ragged->rows != ragged->sequences || ragged->max_rows != 1 || !takes(&job)) {
+        return 0;
+    }
+    if (cuda_begin(stream)) {
+        turns t = {angles_of(rope, ragged), (const bf16 *)q_norm->data, (const bf16 *)k_norm->data, eps};
+        launch_any<true>(stream, &job, t);
+        cuda_launched(stream, "attention of new tokens");
     }
     return 1;
 }

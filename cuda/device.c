@@ -465,6 +465,7 @@ static const struct sl_device_ops operations = {
     .attention_groups = cuda_attention_groups,
     .qk_norm_rope_store = cuda_qk_norm_rope_store,
     .attention_paged = cuda_attention_paged,
+    .turn_and_attend = cuda_turn_and_attend,
     .sample = cuda_sample,
 };
 

@@ -65,6 +65,9 @@ void cuda_attention_groups(struct sl_stream *stream, const struct sl_tensor *qkv
                            const struct sl_tensor *y);
 void cuda_attention_paged(struct sl_stream *stream, const struct sl_ragged *ragged, const struct sl_tensor *qkv,
                           int heads, const struct sl_kv_layer *kv, const struct sl_tensor *y);
+int cuda_turn_and_attend(struct sl_stream *stream, const struct sl_ragged *ragged, const struct sl_tensor *qkv,
+                         int heads, const struct sl_tensor *q_norm, const struct sl_tensor *k_norm, float eps,
+                         const struct sl_rope *rope, const struct sl_kv_layer *kv, const struct sl_tensor *y);
 
 // sample.cu
 void cuda_sample(struct sl_stream *stream, const struct sl_tensor *logits, const struct sl_sample_row *rows,

@@ -2,6 +2,7 @@
 // Rotary embeddings. Pairs are (j, j + d / 2); both halves of a head turn by the same angles.
 #include "cuda/launch.cuh"
 #include "cuda/ops.h"
+#include "cuda/rope.cuh"
 
 enum { WARPS = 8, MOST_PAIRS = 512 };
 
@@ -90,11 +91,11 @@ void cuda_rope_2d(struct sl_stream *stream, const struct sl_tensor *qkv, int hea
 struct store_job {
     void *qkv, *k, *v;
     const void *q_norm, *k_norm;
-    const float *inv_freq;
-    const int32_t *axis, *position, *row_start, *kv_length, *page_table;
-    int64_t stride, position_stride, page_stride; // of qkv's rows, of the three axes, of a sequence's page list
+    rope_angles angles;
+    const int32_t *row_start, *kv_length, *page_table;
+    int64_t stride, page_stride; // of qkv's rows, of a sequence's page list
     int rows, sequences, heads, kv_heads, d, page_tokens;
-    float eps, scale;
+    float eps;
 };
 
 static __device__ int sequence_of(const store_job &job, int row)
@@ -120,52 +121,18 @@ template <typename T> static __device__ T *slot_of(const store_job &job, T *base
     return base + ((page * job.kv_heads + head) * job.page_tokens + index % job.page_tokens) * job.d;
 }
 
-// Two neighbours of a head, so that a lane's loads and stores are words.
-template <typename T> struct two_of;
-template <> struct two_of<float> {
-    typedef float2 type;
-};
-template <> struct two_of<bf16> {
-    typedef __nv_bfloat162 type;
-};
-
-static __device__ __forceinline__ float2 to_float2(float2 x)
-{
-    return x;
-}
-
-static __device__ __forceinline__ float2 to_float2(__nv_bfloat162 x)
-{
-    return __bfloat1622float2(x);
-}
-
-static __device__ __forceinline__ void put_two(float2 *to, float x, float y)
-{
-    *to = make_float2(x, y);
-}
-
-static __device__ __forceinline__ void put_two(__nv_bfloat162 *to, float x, float y)
-{
-    *to = __floats2bfloat162_rn(x, y);
-}
-
 // A warp for each head of a row; d a multiple of 4, up to 256.
 template <typename T> static __global__ void norm_rope_store(const store_job job)
 {
     typedef typename two_of<T>::type two;
-    enum { MOST = 2 }; // pairs of neighbours of one lane
     __shared__ __align__(16) float cosine[128], sine[128];
     int row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32, pairs = job.d / 2;
     int head = (int)blockIdx.y * WARPS + warp;
     let_next_begin();
-    wait_for_previous();
     for (int j = threadIdx.x; j < pairs; j += blockDim.x) {
-        float angle = (float)job.position[job.axis[j] * job.position_stride + row] * job.inv_freq[j];
-        float s, c;
-        sincosf(angle, &s, &c);
-        cosine[j] = c * job.scale;
-        sine[j] = s * job.scale;
+        angle_of(job.angles, row, j, &cosine[j], &sine[j]); // no kernel writes positions
     }
+    wait_for_previous();
     __syncthreads();
     if (head >= job.heads + 2 * job.kv_heads) {
         return;
@@ -178,33 +145,9 @@ template <typename T> static __global__ void norm_rope_store(const store_job job
         }
         return;
     }
-    float2 a[MOST], b[MOST];
-    float sum = 0;
-#pragma unroll
-    for (int k = 0; k < MOST; k++) {
-        int j = lane + 32 * k;
-        a[k] = b[k] = make_float2(0, 0);
-        if (2 * j < pairs) {
-            a[k] = to_float2(((const two *)x)[j]);
-            b[k] = to_float2(((const two *)(x + pairs))[j]);
-        }
-        sum += a[k].x * a[k].x + a[k].y * a[k].y + b[k].x * b[k].x + b[k].y * b[k].y;
-    }
-    float scale = rsqrtf(sum_of_warp(sum) / (float)job.d + job.eps);
     const T *weight = (const T *)(head < job.heads ? job.q_norm : job.k_norm);
     T *to = head < job.heads ? x : slot_of(job, (T *)job.k, row, head - job.heads);
-#pragma unroll
-    for (int k = 0; k < MOST; k++) {
-        int j = lane + 32 * k;
-        if (2 * j < pairs) {
-            float2 p = to_float2(((const two *)weight)[j]), q = to_float2(((const two *)(weight + pairs))[j]);
-            float2 c = ((const float2 *)cosine)[j], s = ((const float2 *)sine)[j];
-            float ux = a[k].x * scale * p.x, uy = a[k].y * scale * p.y;
-            float vx = b[k].x * scale * q.x, vy = b[k].y * scale * q.y;
-            put_two((two *)to + j, ux * c.x - vx * s.x, uy * c.y - vy * s.y);
-            put_two((two *)(to + pairs) + j, vx * c.x + ux * s.x, vy * c.y + uy * s.y);
-        }
-    }
+    norm_and_turn<2>(x, weight, pairs, job.eps, cosine, sine, to);
 }
 
 void cuda_qk_norm_rope_store(struct sl_stream *stream, const struct sl_ragged *ragged, const struct sl_tensor *qkv,
@@ -220,14 +163,11 @@ void cuda_qk_norm_rope_store(struct sl_stream *stream, const struct sl_ragged *r
     job.v = kv->v.data;
     job.q_norm = q_norm->data;
     job.k_norm = k_norm->data;
-    job.inv_freq = (const float *)rope->inv_freq.data;
-    job.axis = (const int32_t *)rope->axis.data;
-    job.position = (const int32_t *)ragged->position.data;
+    job.angles = angles_of(rope, ragged);
     job.row_start = (const int32_t *)ragged->row_start.data;
     job.kv_length = (const int32_t *)ragged->kv_length.data;
     job.page_table = (const int32_t *)ragged->page_table.data;
     job.stride = qkv->stride[0];
-    job.position_stride = ragged->position.stride[0];
     job.page_stride = ragged->page_table.stride[0];
     job.rows = ragged->rows;
     job.sequences = ragged->sequences;
@@ -236,16 +176,14 @@ void cuda_qk_norm_rope_store(struct sl_stream *stream, const struct sl_ragged *r
     job.page_tokens = (int)kv->k.shape[2];
     job.d = (int)kv->k.shape[3];
     job.eps = eps;
-    job.scale = rope->scale;
     if (job.d > 256 || job.d % 4 != 0 || job.stride % 2 != 0) {
         cuda_fail(stream, SL_ERR_MODEL_CONFIG, "heads of %d: the GPU's kernels take multiples of 4 up to 256", job.d);
         return;
     }
     dim3 grid((unsigned)ragged->rows, (unsigned)((heads + 2 * job.kv_heads + WARPS - 1) / WARPS));
-    if (qkv->dtype == SL_F32) {
-        launch_overlapping(stream, norm_rope_store<float>, grid, 32 * WARPS, 0, job);
-    } else {
-        launch_overlapping(stream, norm_rope_store<bf16>, grid, 32 * WARPS, 0, job);
+    void (*kernel)(store_job) = qkv->dtype == SL_F32 ? norm_rope_store<float> : norm_rope_store<bf16>;
+    if (share_multiprocessor(stream, kernel)) {
+        launch_overlapping(stream, kernel, grid, 32 * WARPS, 0, job);
     }
     cuda_launched(stream, "keys and values");
 }

@@ -419,23 +419,31 @@ static void upload_step(struct sl_decoder *d, struct sl_stream *stream, struct s
     d->ops->upload(stream, d->device_ints, d->host, used * (int64_t)sizeof(int32_t));
 }
 
-// The first half of a layer's attention: the rows' keys and values are in the cache, their queries in d->qkv.
-static void project(struct sl_decoder *d, struct sl_stream *stream, const struct layer *l, const struct sl_kv_layer *kv,
+// Queries, keys and values of the rows, to d->qkv.
+static void project(struct sl_decoder *d, struct sl_stream *stream, const struct layer *l,
                     const struct sl_ragged *ragged, const struct sl_tensor *hidden)
 {
-    const struct sl_text_config *c = &d->config;
     struct sl_tensor normed = sl_tensor_rows(&d->normed, 0, ragged->rows);
     struct sl_tensor qkv = sl_tensor_rows(&d->qkv, 0, ragged->rows);
-    d->ops->rmsnorm_linear(stream, hidden, &l->input_norm, c->rms_eps, &normed, l->qkv, SL_EPILOGUE_NONE, &qkv);
-    d->ops->qk_norm_rope_store(stream, ragged, &qkv, c->heads, &l->q_norm, &l->k_norm, c->rms_eps, &d->rope, kv);
+    d->ops->rmsnorm_linear(stream, hidden, &l->input_norm, d->config.rms_eps, &normed, l->qkv, SL_EPILOGUE_NONE, &qkv);
 }
 
-static struct sl_tensor attend(struct sl_decoder *d, struct sl_stream *stream, const struct sl_kv_layer *kv,
-                               const struct sl_ragged *ragged)
+// Keys and values to the cache; and attention, if it is wanted.
+static struct sl_tensor attend(struct sl_decoder *d, struct sl_stream *stream, const struct layer *l,
+                               const struct sl_kv_layer *kv, const struct sl_ragged *ragged, int wanted)
 {
+    const struct sl_text_config *c = &d->config;
     struct sl_tensor qkv = sl_tensor_rows(&d->qkv, 0, ragged->rows);
     struct sl_tensor attention = sl_tensor_rows(&d->attention, 0, ragged->rows);
-    d->ops->attention_paged(stream, ragged, &qkv, d->config.heads, kv, &attention);
+    if (wanted && d->ops->turn_and_attend &&
+        d->ops->turn_and_attend(stream, ragged, &qkv, c->heads, &l->q_norm, &l->k_norm, c->rms_eps, &d->rope, kv,
+                                &attention)) {
+        return attention;
+    }
+    d->ops->qk_norm_rope_store(stream, ragged, &qkv, c->heads, &l->q_norm, &l->k_norm, c->rms_eps, &d->rope, kv);
+    if (wanted) {
+        d->ops->attention_paged(stream, ragged, &qkv, c->heads, kv, &attention);
+    }
     return attention;
 }
 
@@ -498,11 +506,12 @@ static void run_layers(void *context)
     int last = d->config.layers - 1;
     for (int i = 0; i <= last; i++) {
         const struct sl_kv_layer *cache = sl_kv_layer(run->kv, i);
-        project(d, stream, &d->layers[i], cache, &in->ragged, &hidden);
-        if (i == last && !d->step.logit_rows) {
+        int goes_on = i < last || d->step.logit_rows > 0;
+        project(d, stream, &d->layers[i], &in->ragged, &hidden);
+        struct sl_tensor attention = attend(d, stream, &d->layers[i], cache, &in->ragged, goes_on);
+        if (!goes_on) {
             return;
         }
-        struct sl_tensor attention = attend(d, stream, cache, &in->ragged);
         if (i == last && i >= d->deepstack_count) {
             narrow(d, stream, &in->logit_row, &d->last, &hidden);
             narrow(d, stream, &in->logit_row, &d->last_attention, &attention);

@@ -128,7 +128,7 @@ void check_norms(struct bench *b);
 void check_rows(struct bench *b);
 void check_rope_2d(struct bench *b);
 void check_attention_groups(struct bench *b);
-void check_paged(struct bench *b); // qk_norm_rope_store and attention_paged
+void check_paged(struct bench *b); // qk_norm_rope_store, attention_paged, turn_and_attend
 void check_sample(struct bench *b);
 void check_image_resize(struct bench *b);
 void check_pair_differences(struct bench *b);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// attention_groups, and the paged cache: qk_norm_rope_store, then attention_paged. The reference's attention is fed
-// with what the device under test stored, so that each operation answers for itself. Slots of the cache that hold no
-// token are NaN: fresh memory may be.
+// attention_groups, and the paged cache: qk_norm_rope_store, then attention_paged; both in one. The reference's
+// attention is fed with what the device under test stored, so that each operation answers for itself. Slots of the
+// cache that hold no token are NaN: fresh memory may be.
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "core/half.h"
 #include "lm/kv.h"
 #include "tests/tools/cuda_ops.h"
 
@@ -195,14 +196,59 @@ static void judge_queries(struct bench *b, const struct paged *p, struct operand
     judge_some_rows(b, qkv, p->shape.head_dim, row, n, bench_limit(b->type, b->type), what);
 }
 
+static void describe(const struct bench *b, const struct paged *p, const char *kind, char what[200])
+{
+    const struct paged_shape *s = &p->shape;
+    snprintf(what, 200, "%s: %s, rows %d, sequences %d, length up to %d, heads %d/%d, d %d, pages of %d",
+             short_type(b->type), kind, p->dut.rows, p->dut.sequences, p->dut.max_kv_length, s->heads, s->kv_heads,
+             s->head_dim, s->page_tokens);
+}
+
+// What the device under test has rounded on the way.
+static void round_reference(const struct operand *o)
+{
+    for (int64_t i = 0; o->host.dtype == SL_BF16 && i < sl_tensor_elements(&o->ref); i++) {
+        float *value = (float *)o->ref.data + i;
+        *value = sl_bf16_to_f32(sl_bf16_from_f32(*value));
+    }
+}
+
+// Against the reference's two operations. f32 may be left to them, bf16 of these shapes may not.
+static void check_at_once(struct bench *b, struct paged_shape shape, const struct batch_sequence *sequence, int count)
+{
+    if (b->dut->ops->turn_and_attend == NULL) {
+        return;
+    }
+    struct paged p = paged_create(b, shape, sequence, count);
+    char what[200], name[240];
+    describe(b, &p, "decode", what);
+    int done = b->dut->ops->turn_and_attend(b->stream, &p.dut, &p.qkv.dut, shape.heads, &p.q_norm.dut, &p.k_norm.dut,
+                                            1e-6f, &p.dut_rope, &p.dut_kv, &p.y.dut);
+    if (!done) {
+        snprintf(name, sizeof name, "turn_and_attend %s", what);
+        judge_plain(b, b->type != SL_BF16, name, "left to the two operations");
+        bench_clear(b);
+        return;
+    }
+    b->reference->ops->qk_norm_rope_store(b->reference_stream, &p.ref, &p.qkv.ref, shape.heads, &p.q_norm.ref,
+                                          &p.k_norm.ref, 1e-6f, &p.ref_rope, &p.ref_kv);
+    round_reference(&p.qkv);
+    round_reference(&p.k);
+    b->reference->ops->attention_paged(b->reference_stream, &p.ref, &p.qkv.ref, shape.heads, &p.ref_kv, &p.y.ref);
+    judge(b, &p.y, bench_limit(b->type, b->type), "turn_and_attend %s", what);
+    snprintf(name, sizeof name, "turn_and_attend (k) %s", what);
+    judge_cache(b, &p, &p.k, sequence, name);
+    snprintf(name, sizeof name, "turn_and_attend (v) %s", what);
+    judge_cache(b, &p, &p.v, sequence, name);
+    bench_clear(b);
+}
+
 static void check_batch(struct bench *b, struct paged_shape shape, const struct batch_sequence *sequence, int count,
                         const char *kind)
 {
     struct paged p = paged_create(b, shape, sequence, count);
     char what[200], name[240];
-    snprintf(what, sizeof what, "%s: %s, rows %d, sequences %d, length up to %d, heads %d/%d, d %d, pages of %d",
-             short_type(b->type), kind, p.dut.rows, count, p.dut.max_kv_length, shape.heads, shape.kv_heads,
-             shape.head_dim, shape.page_tokens);
+    describe(b, &p, kind, what);
     b->dut->ops->qk_norm_rope_store(b->stream, &p.dut, &p.qkv.dut, shape.heads, &p.q_norm.dut, &p.k_norm.dut, 1e-6f,
                                     &p.dut_rope, &p.dut_kv);
     b->reference->ops->qk_norm_rope_store(b->reference_stream, &p.ref, &p.qkv.ref, shape.heads, &p.q_norm.ref,
@@ -219,7 +265,11 @@ static void check_batch(struct bench *b, struct paged_shape shape, const struct 
     b->dut->ops->attention_paged(b->stream, &p.dut, &p.qkv.dut, shape.heads, &p.dut_kv, &p.y.dut);
     b->reference->ops->attention_paged(b->reference_stream, &p.ref, &p.qkv.ref, shape.heads, &p.ref_kv, &p.y.ref);
     judge(b, &p.y, bench_limit(b->type, b->type), "attention_paged %s", what);
+    int single = p.dut.rows == p.dut.sequences;
     bench_clear(b);
+    if (single) {
+        check_at_once(b, shape, sequence, count);
+    }
 }
 
 static void check_decode(struct bench *b, struct paged_shape shape)

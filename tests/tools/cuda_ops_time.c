@@ -300,6 +300,13 @@ static void run_store(struct bench *b, const void *context, int set)
                                     1e-6f, &p->dut_rope, &p->dut_kv);
 }
 
+static void run_at_once(struct bench *b, const void *context, int set)
+{
+    const struct paged *p = (const struct paged *)context + set;
+    (void)b->dut->ops->turn_and_attend(b->stream, &p->dut, &p->qkv.dut, p->shape.heads, &p->q_norm.dut, &p->k_norm.dut,
+                                       1e-6f, &p->dut_rope, &p->dut_kv, &p->y.dut);
+}
+
 // `count` sequences alike.
 static void time_paged(struct bench *b, int heads, int count, int rows, int length)
 {
@@ -326,6 +333,11 @@ static void time_paged(struct bench *b, int heads, int count, int rows, int leng
     struct timing attention = {run_paged, p, sets, rows == 1 ? kv_bytes : 0, 4 * pairs * heads * d};
     snprintf(what, sizeof what, "attention_paged, heads %d/8, %d x %d rows, length %d", heads, count, rows, length);
     measure(b, &attention, what);
+    if (rows == 1 && b->dut->ops->turn_and_attend != NULL) {
+        struct timing at_once = {run_at_once, p, sets, kv_bytes, 4 * pairs * heads * d};
+        snprintf(what, sizeof what, "turn_and_attend, heads %d/8, %d sequences, length %d", heads, count, length);
+        measure(b, &at_once, what);
+    }
     bench_clear(b);
 }
 
