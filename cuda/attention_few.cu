@@ -112,24 +112,28 @@ static __device__ void add_splits(const split_job &s, const float *partial, int 
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     for (int query = warp; query < group; query += WARPS) {
         const float *part = partial + (lane * QUERIES + query) * width;
-        float own = lane < count ? __ldcg(part + SIZE) : -INFINITY, most = own;
+        float2 ends = lane < count ? __ldcg((const float2 *)(part + SIZE)) : make_float2(-INFINITY, 0);
+        float most = ends.x;
         for (int offset = 16; offset > 0; offset /= 2) {
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, offset));
         }
-        float share = lane < count ? power_of_two(own - most) : 0;
-        float total = sum_of_warp(lane < count ? share * __ldcg(part + SIZE + 1) : 0);
+        float share = lane < count ? power_of_two(ends.x - most) : 0, total = sum_of_warp(share * ends.y);
         weight[query][lane] = share / total;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < group * s.job.d; i += THREADS) {
-        int query = i / s.job.d, column = i % s.job.d;
+    int words = s.job.d / 2;
+    for (int i = threadIdx.x; i < group * words; i += THREADS) {
+        int query = i / words, column = i % words * 2;
         const float *from = partial + query * width + column;
-        float sum = 0;
-#pragma unroll 8
+        float2 sum = make_float2(0, 0);
+#pragma unroll 16
         for (int k = 0; k < count; k++) {
-            sum += weight[query][k] * __ldcg(from + k * QUERIES * width);
+            float2 part = __ldcg((const float2 *)(from + k * QUERIES * width));
+            sum.x += weight[query][k] * part.x;
+            sum.y += weight[query][k] * part.y;
         }
-        put(s.job, b, kv_head * group + query, column, sum);
+        put(s.job, b, kv_head * group + query, column, sum.x);
+        put(s.job, b, kv_head * group + query, column + 1, sum.y);
     }
 }
 

@@ -151,11 +151,118 @@ static void check_graph(struct bench *b, int64_t rows, int64_t in, int64_t out)
     bench_clear(b);
 }
 
+// A decoder's step in small: each operation reads what the one before it has written, and some are shared by all
+// layers, so that one which begins too early shows.
+struct step {
+    struct paged paged;
+    struct layer qkv, o, gate_up, down;
+    struct operand hidden, norm, normed, inner;
+    int waits; // after each operation
+};
+
+enum { STEP_LAYERS = 12 };
+
+static void settle(struct bench *b, const struct step *s)
+{
+    if (s->waits) {
+        b->dut->ops->wait(b->stream, NULL);
+    }
+}
+
+static void run_step(struct bench *b, const struct step *s)
+{
+    const struct sl_device_ops *ops = b->dut->ops;
+    const struct paged *p = &s->paged;
+    for (int i = 0; i < STEP_LAYERS; i++) {
+        ops->rmsnorm_linear(b->stream, &s->hidden.dut, &s->norm.dut, 1e-6f, &s->normed.dut, s->qkv.dut,
+                            SL_EPILOGUE_NONE, &p->qkv.dut);
+        settle(b, s);
+        int done = i % 3 != 0 && ops->turn_and_attend != NULL &&
+                   ops->turn_and_attend(b->stream, &p->dut, &p->qkv.dut, p->shape.heads, &p->q_norm.dut, &p->k_norm.dut,
+                                        1e-6f, &p->dut_rope, &p->dut_kv, &p->y.dut);
+        if (!done) {
+            ops->qk_norm_rope_store(b->stream, &p->dut, &p->qkv.dut, p->shape.heads, &p->q_norm.dut, &p->k_norm.dut,
+                                    1e-6f, &p->dut_rope, &p->dut_kv);
+            settle(b, s);
+            ops->attention_paged(b->stream, &p->dut, &p->qkv.dut, p->shape.heads, &p->dut_kv, &p->y.dut);
+        }
+        settle(b, s);
+        ops->linear(b->stream, s->o.dut, &p->y.dut, SL_EPILOGUE_NONE, &s->hidden.dut, &s->hidden.dut);
+        settle(b, s);
+        ops->rmsnorm_linear(b->stream, &s->hidden.dut, &s->norm.dut, 1e-6f, &s->normed.dut, s->gate_up.dut,
+                            SL_EPILOGUE_SILU_GATE, &s->inner.dut);
+        settle(b, s);
+        ops->linear(b->stream, s->down.dut, &s->inner.dut, SL_EPILOGUE_NONE, &s->hidden.dut, &s->hidden.dut);
+        settle(b, s);
+    }
+}
+
+// The same bits, whether the host waits after each operation or all are in a graph.
+static void check_step(struct bench *b, int sequences, int length)
+{
+    const struct sl_device_ops *ops = b->dut->ops;
+    enum { HIDDEN = 2048, INNER = 6144, ROUNDS = 20 };
+    struct batch_sequence sequence[16];
+    for (int i = 0; i < sequences; i++) {
+        sequence[i] = (struct batch_sequence){1, length - 37 * i};
+    }
+    struct step s = {.paged = paged_create(b, (struct paged_shape){16, 8, 128, 64}, sequence, sequences)};
+    s.qkv = layer_create(b, 4096, HIDDEN, 3, 0, 0);
+    s.o = layer_create(b, HIDDEN, 2048, 1, 0, 0);
+    s.gate_up = layer_create(b, 2 * INNER, HIDDEN, 2, 0, 0);
+    s.down = layer_create(b, HIDDEN, INNER, 1, 0, 0);
+    s.hidden = operand_random(b, b->type, sequences, HIDDEN, 1);
+    s.norm = operand_vector(b, b->type, HIDDEN, 1, 0.2);
+    s.normed = operand_output(b, b->type, sequences, HIDDEN);
+    s.inner = operand_output(b, b->type, sequences, INNER);
+    int64_t bytes = sl_tensor_bytes(&s.hidden.host);
+    void *before = bench_host(b, bytes), *wanted = bench_host(b, bytes);
+    struct sl_graph *graph = NULL;
+    char what[80];
+    snprintf(what, sizeof what, "graph %s: a step of %d layers, %d sequences", short_type(b->type), STEP_LAYERS,
+             sequences);
+    memcpy(before, s.hidden.host.data, (size_t)bytes);
+    s.waits = 1;
+    run_step(b, &s);
+    operand_fetch(b, &s.hidden);
+    memcpy(wanted, s.hidden.host.data, (size_t)bytes);
+    s.waits = 0;
+    int capturing = ops->graph_begin(b->stream), same = memcmp(before, wanted, (size_t)bytes) != 0;
+    if (capturing) {
+        run_step(b, &s);
+        capturing = ops->graph_end(b->stream, &graph);
+    }
+    for (int round = 0; round < ROUNDS && same; round++) {
+        ops->upload(b->stream, s.hidden.dut.data, before, bytes);
+        if (graph != NULL) {
+            ops->graph_launch(graph, b->stream);
+        } else {
+            run_step(b, &s);
+        }
+        operand_fetch(b, &s.hidden);
+        same = memcmp(s.hidden.host.data, wanted, (size_t)bytes) == 0;
+    }
+    if (!bench_failed_stream(b, what)) {
+        judge_plain(b, same, what, "not what the operations give one by one");
+    }
+    ops->graph_destroy(graph);
+    layer_destroy(b, &s.qkv);
+    layer_destroy(b, &s.o);
+    layer_destroy(b, &s.gate_up);
+    layer_destroy(b, &s.down);
+    bench_clear(b);
+}
+
 void check_graphs(struct bench *b)
 {
     check_graph(b, 1, 72, 48);
     check_graph(b, 3, 2048, 12288);
     check_graph(b, 40, 2048, 4096);
+    if (b->type == SL_BF16) {
+        check_step(b, 1, 4000);
+        check_step(b, 3, 1000);
+        check_step(b, 16, 900);
+    }
 }
 
 // --- failures ---
