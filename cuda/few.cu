@@ -144,15 +144,21 @@ static __device__ __forceinline__ float square(const eight &v)
 
 // Word w of all rows times the norm's scale and weights.
 static __device__ __forceinline__ void scale_rows(const few &f, bf16 *x, int pitch, int w, const eight &n,
-                                                  const float *scale)
+                                                  const float squares[CUDA_MAX_ROWS_FEW][WARPS])
 {
     for (int row = 0; row < f.rows; row++) {
+        float sum = 0;
+#pragma unroll
+        for (int i = 0; i < WARPS; i++) {
+            sum += squares[row][i];
+        }
+        float scale = rsqrtf(sum / (float)f.in + f.eps);
         uint4 *at = (uint4 *)(x + row * pitch + 8 * w);
         eight v;
         v.word = *at;
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            v.value[i] = __float2bfloat16(__bfloat162float(v.value[i]) * scale[row] * __bfloat162float(n.value[i]));
+            v.value[i] = __float2bfloat16(__bfloat162float(v.value[i]) * scale * __bfloat162float(n.value[i]));
         }
         *at = v.word;
     }
@@ -162,7 +168,7 @@ static __device__ __forceinline__ void scale_rows(const few &f, bf16 *x, int pit
 // different banks. A thread scales the words that it has brought itself.
 static __device__ __forceinline__ void bring_x(const few &f, bf16 *to, int pitch, const eight n[NORM_WORDS])
 {
-    __shared__ float squares[CUDA_MAX_ROWS_FEW][WARPS], scale[CUDA_MAX_ROWS_FEW];
+    __shared__ float squares[CUDA_MAX_ROWS_FEW][WARPS];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, words = f.in / 8;
     for (int first = 0; first < f.rows; first += ROWS_AT_ONCE) {
         float sum[ROWS_AT_ONCE] = {};
@@ -197,26 +203,17 @@ static __device__ __forceinline__ void bring_x(const few &f, bf16 *to, int pitch
     if (f.norm == NULL) {
         return;
     }
-    if ((int)threadIdx.x < f.rows) {
-        float sum = 0;
-#pragma unroll
-        for (int i = 0; i < WARPS; i++) {
-            sum += squares[threadIdx.x][i];
-        }
-        scale[threadIdx.x] = rsqrtf(sum / (float)f.in + f.eps);
-    }
-    __syncthreads();
 #pragma unroll
     for (int i = 0; i < NORM_WORDS; i++) {
         int w = threadIdx.x + i * THREADS;
         if (w < words) {
-            scale_rows(f, to, pitch, w, n[i], scale);
+            scale_rows(f, to, pitch, w, n[i], squares);
         }
     }
     for (int w = threadIdx.x + NORM_WORDS * THREADS; w < words; w += THREADS) {
         eight more;
         more.word = ((const uint4 *)f.norm)[w];
-        scale_rows(f, to, pitch, w, more, scale);
+        scale_rows(f, to, pitch, w, more, squares);
     }
     __syncthreads();
 }
