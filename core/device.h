@@ -101,6 +101,13 @@ struct sl_experts_source {
     const struct sl_tensor *gate_up, *down;
 };
 
+// What routing leaves behind, for as many rows as are routed.
+struct sl_experts_room {
+    struct sl_tensor normed;         // [rows, H], compute type
+    struct sl_tensor logits;         // [rows, experts] f32
+    struct sl_tensor expert, weight; // [rows, top_k] i32, f32
+};
+
 // How to draw one token. Copied at enqueue.
 struct sl_sample_row {
     float temperature; // 0: greedy
@@ -194,6 +201,12 @@ struct sl_device_ops {
     void (*experts)(struct sl_stream *stream, const struct sl_experts *experts,
                     const struct sl_tensor *x /* [rows, H] */, const struct sl_tensor *expert /* [rows, top_k] i32 */,
                     const struct sl_tensor *weight /* [rows, top_k] f32 */, const struct sl_tensor *y /* [rows, H] */);
+    // y += the experts of rmsnorm(y), each row's chosen by `router`: rmsnorm, linear, route and experts in one. `room`
+    // may be used, or be left as it is.
+    void (*rmsnorm_experts)(struct sl_stream *stream, const struct sl_tensor *norm /* [H] */, float eps,
+                            const struct sl_linear *router /* [experts, H] */, int normalise,
+                            const struct sl_experts *experts, const struct sl_experts_room *room,
+                            const struct sl_tensor *y /* [rows, H] */);
     void (*layernorm)(struct sl_stream *stream, const struct sl_tensor *x /* [rows, n] */,
                       const struct sl_tensor *weight, const struct sl_tensor *bias, float eps,
                       const struct sl_tensor *y);

@@ -314,6 +314,7 @@ static const struct sl_device_ops operations = {
     .rmsnorm_linear = cpu_rmsnorm_linear,
     .route = cpu_route,
     .experts = cpu_experts,
+    .rmsnorm_experts = cpu_rmsnorm_experts,
     .layernorm = cpu_layernorm,
     .rmsnorm = cpu_rmsnorm,
     .gather_rows = cpu_gather_rows,

@@ -313,3 +313,13 @@ void cpu_experts(struct sl_stream *stream, const struct sl_experts *experts, con
     }
     cpu_end(stream);
 }
+
+void cpu_rmsnorm_experts(struct sl_stream *stream, const struct sl_tensor *norm, float eps,
+                         const struct sl_linear *router, int normalise, const struct sl_experts *experts,
+                         const struct sl_experts_room *room, const struct sl_tensor *y)
+{
+    cpu_rmsnorm(stream, y, norm, eps, &room->normed);
+    cpu_linear(stream, router, &room->normed, SL_EPILOGUE_NONE, NULL, &room->logits);
+    cpu_route(stream, &room->logits, normalise, &room->expert, &room->weight);
+    cpu_experts(stream, experts, &room->normed, &room->expert, &room->weight, y);
+}

@@ -23,6 +23,9 @@ void cpu_route(struct sl_stream *stream, const struct sl_tensor *logits, int nor
                const struct sl_tensor *weight);
 void cpu_experts(struct sl_stream *stream, const struct sl_experts *experts, const struct sl_tensor *x,
                  const struct sl_tensor *expert, const struct sl_tensor *weight, const struct sl_tensor *y);
+void cpu_rmsnorm_experts(struct sl_stream *stream, const struct sl_tensor *norm, float eps,
+                         const struct sl_linear *router, int normalise, const struct sl_experts *experts,
+                         const struct sl_experts_room *room, const struct sl_tensor *y);
 
 // rows.c
 void cpu_layernorm(struct sl_stream *stream, const struct sl_tensor *x, const struct sl_tensor *weight,

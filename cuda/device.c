@@ -456,6 +456,7 @@ static const struct sl_device_ops operations = {
     .rmsnorm_linear = cuda_rmsnorm_linear,
     .route = cuda_route,
     .experts = cuda_experts,
+    .rmsnorm_experts = cuda_rmsnorm_experts,
     .layernorm = cuda_layernorm,
     .rmsnorm = cuda_rmsnorm,
     .gather_rows = cuda_gather_rows,

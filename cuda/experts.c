@@ -132,3 +132,19 @@ void cuda_experts(struct sl_stream *stream, const struct sl_experts *experts, co
         run(stream, &job);
     }
 }
+
+void cuda_rmsnorm_experts(struct sl_stream *stream, const struct sl_tensor *norm, float eps,
+                          const struct sl_linear *router, int normalise, const struct sl_experts *experts,
+                          const struct sl_experts_room *room, const struct sl_tensor *y)
+{
+    struct experts_one one = {
+        .norm = norm, .y = y, .eps = eps, .normalise = normalise, .router = router, .experts = experts, .room = room};
+    if (cuda_experts_one_takes(&one) && cuda_begin(stream)) {
+        cuda_experts_one(stream, &one);
+        return;
+    }
+    cuda_rmsnorm(stream, y, norm, eps, &room->normed); // by itself: the experts want its result too
+    cuda_linear(stream, router, &room->normed, SL_EPILOGUE_NONE, NULL, &room->logits);
+    cuda_route(stream, &room->logits, normalise, &room->expert, &room->weight);
+    cuda_experts(stream, experts, &room->normed, &room->expert, &room->weight, y);
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A layer's mixture of experts: weights and the operation (experts.c), sorting (experts_sort.cu), products of few rows,
-// of many and of any kind (experts_few.cu, experts_many.cu, experts_any.cu), and the weighted sum (experts_mix.cu).
+// of many and of any kind (experts_few.cu, experts_many.cu, experts_any.cu), the weighted sum (experts_mix.cu), and all
+// of it for a single row (experts_one.cu).
 //
 // A pair is a row and one of its experts, number row * top_k + k. Sorted by expert, pairs stand in slots. Between the
 // two products rows lie by slot, behind the second by pair; the generic product knows no slots, only pairs.
@@ -59,6 +60,19 @@ void cuda_experts_many(struct sl_stream *stream, const struct experts_job *job);
 void cuda_experts_any(struct sl_stream *stream, const struct experts_job *job);
 
 void cuda_experts_mix(struct sl_stream *stream, const struct experts_job *job);
+
+// A whole block of a decoder for a single row: y += the experts of rmsnorm(y).
+struct experts_one {
+    const struct sl_tensor *norm, *y;
+    float eps;
+    int normalise;
+    const struct sl_linear *router;
+    const struct sl_experts *experts;
+    const struct sl_experts_room *room;
+};
+
+int cuda_experts_one_takes(const struct experts_one *one);
+void cuda_experts_one(struct sl_stream *stream, const struct experts_one *one);
 
 enum { CUDA_EXPERTS_FEW_ROWS = 8, CUDA_EXPERTS_MANY_ROWS = 128 }; // of a tile
 

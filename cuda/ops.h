@@ -31,6 +31,9 @@ void cuda_route(struct sl_stream *stream, const struct sl_tensor *logits, int no
                 const struct sl_tensor *weight);
 void cuda_experts(struct sl_stream *stream, const struct sl_experts *experts, const struct sl_tensor *x,
                   const struct sl_tensor *expert, const struct sl_tensor *weight, const struct sl_tensor *y);
+void cuda_rmsnorm_experts(struct sl_stream *stream, const struct sl_tensor *norm, float eps,
+                          const struct sl_linear *router, int normalise, const struct sl_experts *experts,
+                          const struct sl_experts_room *room, const struct sl_tensor *y);
 
 // image.cu
 void cuda_image_resize(struct sl_stream *stream, struct sl_frame *frame, const struct sl_tensor *out);

@@ -231,10 +231,9 @@ void sl_feed_run(const struct sl_feed_room *room, struct sl_stream *stream, cons
         room->ops->linear(stream, feed->down, &mlp, SL_EPILOGUE_NONE, hidden, hidden);
         return;
     }
-    struct sl_tensor logits = sl_tensor_rows(&room->logits, 0, rows), expert = sl_tensor_rows(&room->expert, 0, rows);
-    struct sl_tensor weight = sl_tensor_rows(&room->weight, 0, rows);
-    room->ops->rmsnorm(stream, hidden, norm, room->eps, &normed); // by itself: the experts want its result too
-    room->ops->linear(stream, feed->router, &normed, SL_EPILOGUE_NONE, NULL, &logits);
-    room->ops->route(stream, &logits, room->normalise, &expert, &weight);
-    room->ops->experts(stream, feed->experts, &normed, &expert, &weight, hidden);
+    struct sl_experts_room routing = {.normed = normed,
+                                      .logits = sl_tensor_rows(&room->logits, 0, rows),
+                                      .expert = sl_tensor_rows(&room->expert, 0, rows),
+                                      .weight = sl_tensor_rows(&room->weight, 0, rows)};
+    room->ops->rmsnorm_experts(stream, norm, room->eps, feed->router, room->normalise, feed->experts, &routing, hidden);
 }

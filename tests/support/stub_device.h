@@ -378,6 +378,16 @@ static void stub_rmsnorm_linear(struct sl_stream *stream, const struct sl_tensor
     stub_linear(stream, linear, normed, epilogue, NULL, y);
 }
 
+static void stub_rmsnorm_experts(struct sl_stream *stream, const struct sl_tensor *norm, float eps,
+                                 const struct sl_linear *router, int normalise, const struct sl_experts *experts,
+                                 const struct sl_experts_room *room, const struct sl_tensor *y)
+{
+    stub_rmsnorm(stream, y, norm, eps, &room->normed);
+    stub_linear(stream, router, &room->normed, SL_EPILOGUE_NONE, NULL, &room->logits);
+    stub_route(stream, &room->logits, normalise, &room->expert, &room->weight);
+    stub_experts(stream, experts, &room->normed, &room->expert, &room->weight, y);
+}
+
 static void stub_gather_rows(struct sl_stream *stream, const struct sl_tensor *table, const struct sl_tensor *index,
                              const struct sl_tensor *y)
 {
@@ -547,6 +557,7 @@ static const struct sl_device_ops stub_ops = {
     .rmsnorm_linear = stub_rmsnorm_linear,
     .route = stub_route,
     .experts = stub_experts,
+    .rmsnorm_experts = stub_rmsnorm_experts,
     .rmsnorm = stub_rmsnorm,
     .gather_rows = stub_gather_rows,
     .scatter_rows = stub_scatter_rows,

@@ -456,6 +456,7 @@ static const struct {
     {"f8", check_f8, 0},
     {"experts_route", check_route, 1},
     {"experts", check_experts, 0},
+    {"rmsnorm_experts", check_rmsnorm_experts, 0},
     {"rope_2d", check_rope_2d, 0},
     {"attention_groups", check_attention_groups, 0},
     {"paged", check_paged, 0},

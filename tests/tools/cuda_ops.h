@@ -124,6 +124,7 @@ void check_rmsnorm_linear(struct bench *b);
 void check_f8(struct bench *b);
 void check_route(struct bench *b);
 void check_experts(struct bench *b);
+void check_rmsnorm_experts(struct bench *b);
 void check_norms(struct bench *b);
 void check_rows(struct bench *b);
 void check_rope_2d(struct bench *b);

@@ -375,6 +375,136 @@ static void check_graph(struct bench *b, const struct mixture_shape *shape, int6
     bench_clear(b);
 }
 
+// --- the block of a decoder ---
+
+// TWINS: two experts each have the same row, so that their logits are equal, and the choice may fall between them.
+static struct layer make_router(struct bench *b, const struct mixture_shape *s, int twins)
+{
+    struct layer router = {NULL, NULL, s->experts, s->hidden};
+    struct sl_tensor host = sl_tensor_2d(NULL, b->type, s->experts, s->hidden);
+    struct sl_error error = {0};
+    int64_t row_bytes = s->hidden * sl_dtype_bytes(b->type);
+    host.data = bench_host(b, sl_tensor_bytes(&host));
+    bench_fill(b, &host, 2 / sqrt(s->hidden));
+    for (int64_t i = 1; twins && i < s->experts; i += 2) {
+        memcpy((char *)host.data + i * row_bytes, (char *)host.data + (i - 1) * row_bytes, (size_t)row_bytes);
+    }
+    if (b->dut->ops->linear_create(b->dut, &host, 1, NULL, b->type, &router.dut, &error) != SL_OK ||
+        b->reference->ops->linear_create(b->reference, &host, 1, NULL, SL_F32, &router.reference, &error) != SL_OK) {
+        judge_plain(b, 0, "linear_create of a router", error.text);
+    }
+    return router;
+}
+
+struct block {
+    struct mixture mixture;
+    struct layer router;
+    struct operand norm, y, normed, logits, expert, weight;
+    int normalise;
+};
+
+static struct sl_experts_room room_of(const struct block *k, int is_dut)
+{
+    return is_dut ? (struct sl_experts_room){k->normed.dut, k->logits.dut, k->expert.dut, k->weight.dut}
+                  : (struct sl_experts_room){k->normed.ref, k->logits.ref, k->expert.ref, k->weight.ref};
+}
+
+static void block_rows(struct bench *b, struct block *k, int64_t rows)
+{
+    const struct mixture_shape *s = &k->mixture.shape;
+    k->norm = operand_vector(b, b->type, s->hidden, 1, 0.2);
+    k->y = operand_random(b, b->type, rows, s->hidden, 1);
+    k->normed = operand_output(b, b->type, rows, s->hidden);
+    k->logits = operand_output(b, SL_F32, rows, s->experts);
+    k->expert = two_axes(operand_ints(b, bench_host(b, rows * s->top_k * 4), rows, s->top_k), rows, s->top_k);
+    k->weight = operand_output(b, SL_F32, rows, s->top_k);
+}
+
+// The reference chooses by the rounded norm, as a device does: or another expert might be as good.
+static void block_reference(struct bench *b, struct block *k)
+{
+    const struct sl_device_ops *ops = b->reference->ops;
+    struct sl_experts_room room = room_of(k, 0);
+    float *normed = room.normed.data;
+    ops->rmsnorm(b->reference_stream, &k->y.ref, &k->norm.ref, 1e-6f, &room.normed);
+    for (int64_t i = 0; b->type == SL_BF16 && i < sl_tensor_elements(&room.normed); i++) {
+        normed[i] = sl_bf16_to_f32(sl_bf16_from_f32(normed[i]));
+    }
+    ops->linear(b->reference_stream, k->router.reference, &room.normed, SL_EPILOGUE_NONE, NULL, &room.logits);
+    ops->route(b->reference_stream, &room.logits, k->normalise, &room.expert, &room.weight);
+    ops->experts(b->reference_stream, k->mixture.reference, &room.normed, &room.expert, &room.weight, &k->y.ref);
+}
+
+// Captured once where it can be, and launched with other rows.
+static void check_block(struct bench *b, struct block *k, int64_t rows, int twins)
+{
+    const struct sl_device_ops *ops = b->dut->ops;
+    const struct mixture_shape *s = &k->mixture.shape;
+    struct sl_graph *graph = NULL;
+    block_rows(b, k, rows);
+    struct sl_experts_room room = room_of(k, 1);
+    for (int round = 0; round < 4; round++) {
+        if (round > 0) {
+            bench_fill(b, &k->y.host, round);
+            ops->upload(b->stream, k->y.dut.data, k->y.host.data, sl_tensor_bytes(&k->y.host));
+            operand_take_over(b, &k->y);
+        }
+        int capturing = round == 1 && ops->graph_begin(b->stream);
+        if (graph == NULL) {
+            ops->rmsnorm_experts(b->stream, &k->norm.dut, 1e-6f, k->router.dut, k->normalise, k->mixture.dut, &room,
+                                 &k->y.dut);
+        }
+        if (capturing && !ops->graph_end(b->stream, &graph)) {
+            judge_plain(b, 0, "graph_end", "nothing was captured");
+        }
+        if (graph != NULL) {
+            ops->graph_launch(graph, b->stream);
+        }
+        block_reference(b, k);
+        judge(b, &k->y, bench_limit(b->type, b->type),
+              "rmsnorm_experts %s: rows %d, %d of %d, hidden %d, inner %d%s%s%s", short_type(b->type), (int)rows,
+              s->top_k, s->experts, s->hidden, s->inner, twins ? ", twins" : "", k->normalise ? ", normalised" : "",
+              graph != NULL ? ", graph" : "");
+    }
+    ops->graph_destroy(graph);
+}
+
+static void check_block_shape(struct bench *b, const struct mixture_shape *shape, int normalise)
+{
+    struct block k = {.mixture = mixture_create(b, shape, 1), .normalise = normalise};
+    struct bench_memory *held = b->memory;
+    for (int twins = 0; twins < 2; twins++) {
+        b->memory = NULL;
+        k.router = make_router(b, shape, twins);
+        check_block(b, &k, 1, twins);
+        check_block(b, &k, 3, twins);
+        layer_destroy(b, &k.router);
+        bench_clear(b);
+    }
+    b->memory = held;
+    mixture_destroy(b, &k.mixture);
+    bench_clear(b);
+}
+
+void check_rmsnorm_experts(struct bench *b)
+{
+    static const struct mixture_shape shapes[] = {
+        {0, 0, 128, 2048, 768, 8}, // 30B-A3B
+        {0, 0, 4, 64, 32, 2},      {0, 0, 1, 80, 32, 1},     {0, 0, 40, 144, 224, 5},
+        {0, 0, 8, 48, 192, 8},     {0, 0, 100, 2064, 96, 7}, {0, 0, 33, 4096, 320, 3},
+        {0, 0, 128, 1024, 64, 8},  {0, 0, 8, 37, 19, 3},     {0, 0, 8, 4096, 1536, 8}, // the few experts of 235B-A22B
+        {0, 0, 129, 64, 32, 8},    {0, 0, 64, 64, 32, 9},
+    };
+    if (b->dut->ops->rmsnorm_experts == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        if (b->type == SL_BF16 || shapes[i].hidden * shapes[i].inner < 1 << 20) {
+            check_block_shape(b, &shapes[i], i % 2 == 0);
+        }
+    }
+}
+
 void check_experts(struct bench *b)
 {
     static const struct mixture_shape small[] = {
