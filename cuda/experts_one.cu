@@ -4,7 +4,8 @@
 //
 // Choosing experts is so little work that every block that must know them does it for itself. The second product
 // chooses while the gated one still runs: its weights, a few outputs of all the chosen experts for each block, are on
-// their way then, most of them into shared memory and the rest into registers, so that the memory never rests.
+// their way then, most of them to shared memory and the rest to registers, so that the memory never rests. For that a
+// block of either kernel fits into a multiprocessor, side by side.
 #include "cuda/act.cuh"
 #include "cuda/barrier.cuh"
 #include "cuda/experts.h"
@@ -14,10 +15,11 @@
 enum {
     WARPS = 8,
     THREADS = 32 * WARPS,
-    OUTPUTS = 16,       // of a tile; of a gated one 8, each with two rows of weights
-    HALVES = 4,         // of 32 inputs, that a warp takes in a step of the gated product
-    DEPTH = 2,          // such steps under way
-    HELD = 6,           // of 32 inputs of the second product, that are held in registers
+    OUTPUTS = 16, // of a tile; of a gated one 8, each with two rows of weights
+    STAGES = 5,   // of the gated product, under way
+    CHUNK = 512,  // inputs of a stage
+    CHUNK_PITCH = 2 * CHUNK + 64,
+    HELD = 12,          // of 32 inputs of the second product, that are held in registers
     MOST_EXPERTS = 128, // half as many as threads
     MOST_HIDDEN = 4096,
     SHARED_LIMIT = 220 * 1024
@@ -79,7 +81,8 @@ template <int EACH> static __global__ void __launch_bounds__(THREADS) route_one(
 
 // --- the choice ---
 
-struct choice {
+struct __align__(16) choice
+{
     uint32_t order[MOST_EXPERTS]; // of the logits; 0 behind the last expert
     int before[2][MOST_EXPERTS];  // experts that go before this one, of the lower half and of the upper
     int expert[WARPS];            // the most probable first
@@ -122,12 +125,14 @@ static __device__ __forceinline__ void choose(const one_job &j, float logit, cho
     }
     __syncthreads();
 #pragma unroll 4
-    for (int i = half * most / 2; i < (half + 1) * most / 2; i += 4) {
+    for (int i = half * most / 2; i < (half + 1) * most / 2 && half < 2; i += 4) {
         uint4 others = *(const uint4 *)&c.order[i];
         before += goes_before(others.x, i, own, e) + goes_before(others.y, i + 1, own, e) +
                   goes_before(others.z, i + 2, own, e) + goes_before(others.w, i + 3, own, e);
     }
-    c.before[half][e] = before;
+    if (half < 2) {
+        c.before[half][e] = before;
+    }
     __syncthreads();
     int place = c.before[0][e] + c.before[1][e];
     if (half == 0 && place < j.top_k) {
@@ -154,123 +159,128 @@ static __device__ __forceinline__ void weigh(const one_job &j, choice &c)
 
 // --- the gated product ---
 
-// What is fetched or used next: the steps of a tile, then those of the next tile, then the next expert's.
-struct cursor {
-    int place, tile, step;
+// OUTPUTS rows of weights, the gate's and the up rows of 8 outputs, so far apart that two that are read together fall
+// into different banks.
+struct gated_shared {
+    unsigned char rows[STAGES][OUTPUTS][CHUNK_PITCH];
+    bf16 x[MOST_HIDDEN];
+    choice chosen;
+    float partial[2][WARPS][OUTPUTS];
+    uint64_t full[STAGES], empty[STAGES];
 };
 
-static __device__ __forceinline__ int advance(cursor &at, int steps, int across)
-{
-    if (++at.step < steps) {
-        return 0;
-    }
-    at.step = 0;
-    if (++at.tile == across) {
-        at.tile = 0;
-        at.place++;
-    }
-    return 1;
-}
-
-// A lane's part of a step: HALVES times 32 inputs of the gate's row g and the up row g.
-struct lane_weights {
-    uint4 gate[HALVES], up[HALVES];
+// The tiles of a block: those of an expert, then those of the next one.
+struct gated_work {
+    int across, first, end, chunks; // tiles of an expert; the block's; chunks of inputs
 };
 
-static __device__ __forceinline__ int input_of(int step, int half)
+static __device__ __forceinline__ gated_work work_of(const one_job &j)
 {
-    int warp = threadIdx.x / 32, q = threadIdx.x % 4;
-    return ((step * WARPS + warp) * HALVES + half) * 32 + 8 * q;
+    int across = j.intermediate / 8, items = j.top_k * across;
+    gated_work w = {across, items * (int)blockIdx.x / (int)gridDim.x, items * (int)(blockIdx.x + 1) / (int)gridDim.x,
+                    (j.hidden + CHUNK - 1) / CHUNK};
+    return w;
 }
 
-static __device__ __forceinline__ void fetch(const one_job &j, const choice &c, const cursor &at, lane_weights &w)
+// By a warp of its own.
+static __device__ __forceinline__ void bring_tiles(const one_job &j, const gated_work &w, gated_shared &s)
 {
-    int g = threadIdx.x % 32 / 4;
-    const uint4 none = make_uint4(0, 0, 0, 0);
-    int64_t row = (int64_t)c.expert[at.place] * 2 * j.intermediate + 8 * at.tile + g;
-    const bf16 *gate = j.gate_up + row * j.hidden, *up = gate + (int64_t)j.intermediate * j.hidden;
-#pragma unroll
-    for (int half = 0; half < HALVES; half++) {
-        int k = input_of(at.step, half);
-        w.gate[half] = k < j.hidden ? load_weights(gate + k) : none;
-        w.up[half] = k < j.hidden ? load_weights(up + k) : none;
+    int lane = threadIdx.x % 32, use = 0;
+    for (int item = w.first; item < w.end; item++) {
+        int row = item % w.across * 8 + lane % 8 + (lane < 8 ? 0 : j.intermediate);
+        const bf16 *from =
+            j.gate_up + ((int64_t)s.chosen.expert[item / w.across] * 2 * j.intermediate + row) * j.hidden;
+        for (int chunk = 0; chunk < w.chunks; chunk++, use++) {
+            int stage = use % STAGES, left = j.hidden - chunk * CHUNK, bytes = 2 * (left < CHUNK ? left : CHUNK);
+            barrier_wait(&s.empty[stage], parity_of<STAGES>(use) ^ 1);
+            if (lane == 0) {
+                barrier_expect(&s.full[stage], OUTPUTS * bytes);
+            }
+            __syncwarp();
+            if (lane < OUTPUTS) {
+                copy_bulk(s.rows[stage][lane], from + chunk * CHUNK, bytes, &s.full[stage]);
+            }
+        }
     }
 }
 
 // All columns of B are the same row, so all of the result are the same, too.
-static __device__ __forceinline__ void use(const one_job &j, const bf16 *x, int step, const lane_weights &w, float c[4])
+static __device__ __forceinline__ void
+multiply_chunk(const one_job &j, const bf16 *x, const unsigned char (*rows)[CHUNK_PITCH], int chunk, float c[2][4])
 {
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    const uint4 none = make_uint4(0, 0, 0, 0);
 #pragma unroll
-    for (int half = 0; half < HALVES; half++) {
-        int k = input_of(step, half);
-        uint4 b = k < j.hidden ? *(const uint4 *)(x + k) : make_uint4(0, 0, 0, 0);
-        multiply_words(c, w.gate[half], w.up[half], b);
+    for (int i = 0; i < CHUNK / 32 / WARPS; i++) {
+        int k = 32 * (warp + i * WARPS) + 8 * q, valid = chunk * CHUNK + k < j.hidden;
+        uint4 gate = valid ? *(const uint4 *)(rows[g] + 2 * k) : none;
+        uint4 up = valid ? *(const uint4 *)(rows[g + 8] + 2 * k) : none;
+        uint4 b = valid ? *(const uint4 *)(x + chunk * CHUNK + k) : none;
+        multiply_words(c[i % 2], gate, up, b);
     }
 }
 
 // The warps' sums become outputs. Two buffers in turn, so that one barrier is enough.
-static __device__ __forceinline__ void finish(const one_job &j, const cursor &at, float (*sums)[OUTPUTS], float c[4])
+static __device__ __forceinline__ void finish(const one_job &j, const gated_work &w, int item, float (*sums)[OUTPUTS],
+                                              float c[2][4])
 {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (lane % 4 == 0) {
-        sums[warp][lane / 4] = c[0];
-        sums[warp][lane / 4 + 8] = c[2];
+        sums[warp][lane / 4] = c[0][0] + c[1][0];
+        sums[warp][lane / 4 + 8] = c[0][2] + c[1][2];
     }
-    c[0] = c[1] = c[2] = c[3] = 0;
-    __syncthreads();
+    meet(1, THREADS);
     if (threadIdx.x < 8) {
         float gate = 0, up = 0;
 #pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            gate += sums[w][threadIdx.x];
-            up += sums[w][threadIdx.x + 8];
+        for (int k = 0; k < WARPS; k++) {
+            gate += sums[k][threadIdx.x];
+            up += sums[k][threadIdx.x + 8];
         }
-        j.inner[at.place * j.intermediate + 8 * at.tile + threadIdx.x] = __float2bfloat16(silu(gate) * up);
+        j.inner[item / w.across * j.intermediate + item % w.across * 8 + threadIdx.x] =
+            __float2bfloat16(silu(gate) * up);
     }
 }
 
-static __global__ void __launch_bounds__(THREADS, 2) gated_one(const one_job j)
+static __device__ __forceinline__ void multiply_tiles(const one_job &j, const gated_work &w, gated_shared &s)
 {
-    __shared__ __align__(16) bf16 x[MOST_HIDDEN];
-    __shared__ __align__(16) choice chosen;
-    __shared__ float partial[2][WARPS][OUTPUTS];
+    int lane = threadIdx.x % 32, use = 0;
+    for (int item = w.first; item < w.end; item++) {
+        float c[2][4] = {};
+        for (int chunk = 0; chunk < w.chunks; chunk++, use++) {
+            int stage = use % STAGES;
+            barrier_wait(&s.full[stage], parity_of<STAGES>(use));
+            multiply_chunk(j, s.x, s.rows[stage], chunk, c);
+            __syncwarp();
+            if (lane == 0) {
+                barrier_arrive(&s.empty[stage]);
+            }
+        }
+        finish(j, w, item, s.partial[item % 2], c);
+    }
+}
+
+static __global__ void __launch_bounds__(THREADS + 32) gated_one(const one_job j)
+{
+    extern __shared__ __align__(128) unsigned char dynamic[];
+    gated_shared &s = *(gated_shared *)dynamic;
+    if (threadIdx.x < STAGES) {
+        barrier_create(&s.full[threadIdx.x], 1);
+        barrier_create(&s.empty[threadIdx.x], WARPS);
+        barriers_are_made();
+    }
     wait_for_previous();
     let_next_begin(); // not before: the next kernel reads the logits at once
     float logit = own_logit(j);
-    for (int w = threadIdx.x; w < j.hidden / 8; w += THREADS) {
-        ((uint4 *)x)[w] = ((const uint4 *)j.normed)[w];
+    for (int w = threadIdx.x; w < j.hidden / 8; w += blockDim.x) {
+        ((uint4 *)s.x)[w] = ((const uint4 *)j.normed)[w];
     }
-    choose(j, logit, chosen); // and x is there
-    int across = j.intermediate / 8, items = j.top_k * across, steps = (j.hidden + 1023) / 1024, turn = 0;
-    int first = items * (int)blockIdx.x / (int)gridDim.x, end = items * (int)(blockIdx.x + 1) / (int)gridDim.x;
-    int units = (end - first) * steps;
-    cursor now = {first / across, first % across, 0}, next = now;
-    lane_weights w[DEPTH];
-    float c[4] = {};
-#pragma unroll
-    for (int d = 0; d < DEPTH; d++) {
-        if (d < units) {
-            fetch(j, chosen, next, w[d]);
-            advance(next, steps, across);
-        }
-    }
-    for (int unit = 0; unit < units; unit += DEPTH) {
-#pragma unroll
-        for (int d = 0; d < DEPTH; d++) {
-            if (unit + d >= units) {
-                break;
-            }
-            use(j, x, now.step, w[d], c);
-            if (unit + d + DEPTH < units) {
-                fetch(j, chosen, next, w[d]);
-                advance(next, steps, across);
-            }
-            cursor was = now;
-            if (advance(now, steps, across)) {
-                finish(j, was, partial[turn], c);
-                turn ^= 1;
-            }
-        }
+    choose(j, logit, s.chosen); // and x and the barriers are there
+    gated_work w = work_of(j);
+    if (threadIdx.x < THREADS) {
+        multiply_tiles(j, w, s);
+    } else {
+        bring_tiles(j, w, s);
     }
 }
 
@@ -343,10 +353,10 @@ static __device__ __forceinline__ void multiply_rows(const one_job &j, const bf1
 }
 
 // A block for each 16 outputs, a warp for each expert.
-static __global__ void __launch_bounds__(THREADS, 2) down_one(const one_job j)
+static __global__ void __launch_bounds__(THREADS) down_one(const one_job j)
 {
     extern __shared__ __align__(128) unsigned char dynamic[];
-    __shared__ __align__(16) choice chosen;
+    __shared__ choice chosen;
     __shared__ float sums[WARPS][OUTPUTS];
     __shared__ uint64_t full[WARPS];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
@@ -374,6 +384,7 @@ static __global__ void __launch_bounds__(THREADS, 2) down_one(const one_job j)
     if (warp == 0) {
         weigh(j, chosen);
     }
+    bf16 *y = j.y + blockIdx.x * OUTPUTS + threadIdx.x % OUTPUTS, old = __ldcg(y); // as it was before the router ran
     wait_for_previous();
     if (warp < j.top_k) {
         const uint4 *inner = (const uint4 *)(j.inner + warp * j.intermediate);
@@ -386,12 +397,11 @@ static __global__ void __launch_bounds__(THREADS, 2) down_one(const one_job j)
     }
     __syncthreads();
     if (threadIdx.x < OUTPUTS) {
-        bf16 *y = j.y + blockIdx.x * OUTPUTS + threadIdx.x;
         float sum = 0;
         for (int k = 0; k < j.top_k; k++) {
             sum += chosen.weight[k] * sums[k][threadIdx.x];
         }
-        *y = __float2bfloat16(__bfloat162float(*y) + sum);
+        *y = __float2bfloat16(__bfloat162float(old) + sum);
     }
 }
 
@@ -444,12 +454,14 @@ void cuda_experts_one(struct sl_stream *stream, const struct experts_one *one)
     void (*route)(const one_job) = j.hidden <= 8 * THREADS ? route_one<1> : route_one<2>;
     size_t shared = (size_t)down_bytes(j);
     if (j.inner == NULL || !prefer_shared(stream, route) || !prefer_shared(stream, gated_one) ||
-        !prefer_shared(stream, down_one) || !allow_shared(stream, down_one, shared)) {
+        !prefer_shared(stream, down_one) || !allow_shared(stream, gated_one, sizeof(gated_shared)) ||
+        !allow_shared(stream, down_one, shared)) {
         return;
     }
     int items = j.top_k * j.intermediate / 8, blocks = stream->device->multiprocessors;
     launch_overlapping(stream, route, dim3((unsigned)j.experts), THREADS, 0, j);
-    launch_overlapping(stream, gated_one, dim3((unsigned)(items < blocks ? items : blocks)), THREADS, 0, j);
+    launch_overlapping(stream, gated_one, dim3((unsigned)(items < blocks ? items : blocks)), THREADS + 32,
+                       sizeof(gated_shared), j);
     launch_overlapping(stream, down_one, dim3((unsigned)(j.hidden / OUTPUTS)), THREADS, shared, j);
     cuda_launched(stream, "a mixture of experts of one row");
 }
