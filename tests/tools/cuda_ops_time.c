@@ -266,6 +266,40 @@ static void time_mixture(struct bench *b, const struct mixture *mixture, int64_t
     measure(b, &(struct timing){run_route, &c, sets, 0, 0}, what);
 }
 
+struct block_context {
+    const struct mixture *mixture;
+    const struct layer *router;
+    struct operand norm, y[SETS], normed, logits;
+    struct sent_rows sent;
+};
+
+static void run_block(struct bench *b, const void *context, int set)
+{
+    const struct block_context *c = context;
+    struct sl_experts_room room = {c->normed.dut, c->logits.dut, c->sent.expert.dut, c->sent.weight.dut};
+    b->dut->ops->rmsnorm_experts(b->stream, &c->norm.dut, 1e-6f, c->router->dut, 1, c->mixture->dut, &room,
+                                 &c->y[set].dut);
+}
+
+static void time_block(struct bench *b, const struct mixture *mixture, const struct layer *router, int64_t rows)
+{
+    const struct mixture_shape *s = &mixture->shape;
+    struct block_context c = {.mixture = mixture,
+                              .router = router,
+                              .norm = operand_vector(b, b->type, s->hidden, 1, 0.2),
+                              .normed = operand_output(b, b->type, rows, s->hidden),
+                              .logits = operand_output(b, SL_F32, rows, s->experts),
+                              .sent = sent_rows_create(b, s, rows, 1)};
+    double bytes = 3.0 * s->hidden * s->inner * s->top_k * (double)sl_dtype_bytes(b->type);
+    char what[100];
+    for (int i = 0; i < SETS; i++) {
+        c.y[i] = operand_random(b, b->type, rows, s->hidden, 1);
+    }
+    snprintf(what, sizeof what, "30B-A3B norm, route and experts, rows %d", (int)rows);
+    measure(b, &(struct timing){run_block, &c, SETS, rows == 1 ? bytes : 0, 0}, what);
+    bench_clear(b);
+}
+
 static void time_experts(struct bench *b)
 {
     static const int64_t rows[] = {1, 2, 4, 8, 16, 32, 64, 128, CHUNK, PREFILL};
@@ -280,6 +314,15 @@ static void time_experts(struct bench *b)
         time_mixture(b, &mixture, rows[i]);
         bench_clear(b);
     }
+    struct layer router = layer_create(b, shape.experts, shape.hidden, 1, 0, 0);
+    for (int64_t count = 1; count <= 8; count *= 2) {
+        struct bench_memory *of_router = b->memory;
+        b->memory = NULL;
+        time_block(b, &mixture, &router, count);
+        b->memory = of_router;
+    }
+    layer_destroy(b, &router);
+    bench_clear(b);
     b->memory = held;
     mixture_destroy(b, &mixture);
     bench_clear(b);
