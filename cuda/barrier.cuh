@@ -23,28 +23,6 @@ static __device__ __forceinline__ void barrier_arrive_with_copies(uint64_t *barr
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 
-// By one thread, behind the last barrier_create: copies in bulk may arrive at them after the next __syncthreads.
-static __device__ __forceinline__ void barriers_are_made(void)
-{
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-// Arrives, and makes the phase last until so many bytes of copies in bulk have come.
-static __device__ __forceinline__ void barrier_expect(uint64_t *barrier, int bytes)
-{
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
-                 : "memory");
-}
-
-// By one thread: bytes in whole words of 16, aligned, to shared memory. Counted by the barrier when they have come.
-static __device__ __forceinline__ void copy_bulk(void *to, const void *from, int bytes, uint64_t *barrier)
-{
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                     shared_address(to)),
-                 "l"(from), "r"(bytes), "r"(shared_address(barrier))
-                 : "memory");
-}
-
 // Until the phase of this parity is over. The phase before the first counts as over.
 static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, int parity)
 {

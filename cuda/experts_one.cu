@@ -7,7 +7,6 @@
 // their way then, most of them to shared memory and the rest to registers, so that the memory never rests. For that a
 // block of either kernel fits into a multiprocessor, side by side.
 #include "cuda/act.cuh"
-#include "cuda/barrier.cuh"
 #include "cuda/experts.h"
 #include "cuda/linear.h"
 #include "cuda/tensor.cuh"
@@ -15,10 +14,10 @@
 enum {
     WARPS = 8,
     THREADS = 32 * WARPS,
-    OUTPUTS = 16, // of a tile; of a gated one 8, each with two rows of weights
-    STAGES = 5,   // of the gated product, under way
-    CHUNK = 512,  // inputs of a stage
-    CHUNK_PITCH = 2 * CHUNK + 64,
+    OUTPUTS = 16,       // of a tile; of a gated one 8, each with two rows of weights
+    STAGES = 5,         // of the gated product, under way
+    CHUNK = 512,        // inputs of a stage
+    WORDS = 4,          // of a thread in a chunk
     HELD = 12,          // of 32 inputs of the second product, that are held in registers
     MOST_EXPERTS = 128, // half as many as threads
     MOST_HIDDEN = 4096,
@@ -159,14 +158,13 @@ static __device__ __forceinline__ void weigh(const one_job &j, choice &c)
 
 // --- the gated product ---
 
-// OUTPUTS rows of weights, the gate's and the up rows of 8 outputs, so far apart that two that are read together fall
-// into different banks.
+// OUTPUTS rows of weights, the gate's and the up rows of 8 outputs. Each thread has places of its own in the ring: it
+// copies there what it will use itself, so that nobody waits for anybody.
 struct gated_shared {
-    unsigned char rows[STAGES][OUTPUTS][CHUNK_PITCH];
+    uint4 ring[STAGES][WORDS][THREADS];
     bf16 x[MOST_HIDDEN];
     choice chosen;
     float partial[2][WARPS][OUTPUTS];
-    uint64_t full[STAGES], empty[STAGES];
 };
 
 // The tiles of a block: those of an expert, then those of the next one.
@@ -182,41 +180,57 @@ static __device__ __forceinline__ gated_work work_of(const one_job &j)
     return w;
 }
 
-// By a warp of its own.
-static __device__ __forceinline__ void bring_tiles(const one_job &j, const gated_work &w, gated_shared &s)
+// What comes next: the chunks of one tile, then those of the block's next one.
+struct cursor {
+    int item, chunk;
+    const bf16 *gate, *up; // this lane's rows
+};
+
+static __device__ __forceinline__ void aim(const one_job &j, const gated_work &w, const choice &c, cursor &at, int item)
 {
-    int lane = threadIdx.x % 32, use = 0;
-    for (int item = w.first; item < w.end; item++) {
-        int row = item % w.across * 8 + lane % 8 + (lane < 8 ? 0 : j.intermediate);
-        const bf16 *from =
-            j.gate_up + ((int64_t)s.chosen.expert[item / w.across] * 2 * j.intermediate + row) * j.hidden;
-        for (int chunk = 0; chunk < w.chunks; chunk++, use++) {
-            int stage = use % STAGES, left = j.hidden - chunk * CHUNK, bytes = 2 * (left < CHUNK ? left : CHUNK);
-            barrier_wait(&s.empty[stage], parity_of<STAGES>(use) ^ 1);
-            if (lane == 0) {
-                barrier_expect(&s.full[stage], OUTPUTS * bytes);
-            }
-            __syncwarp();
-            if (lane < OUTPUTS) {
-                copy_bulk(s.rows[stage][lane], from + chunk * CHUNK, bytes, &s.full[stage]);
-            }
-        }
+    at.item = item;
+    at.chunk = 0;
+    if (item < w.end) {
+        int64_t row =
+            (int64_t)c.expert[item / w.across] * 2 * j.intermediate + item % w.across * 8 + (int)threadIdx.x % 32 / 4;
+        at.gate = j.gate_up + row * j.hidden;
+        at.up = at.gate + (int64_t)j.intermediate * j.hidden;
     }
 }
 
-// All columns of B are the same row, so all of the result are the same, too.
-static __device__ __forceinline__ void
-multiply_chunk(const one_job &j, const bf16 *x, const unsigned char (*rows)[CHUNK_PITCH], int chunk, float c[2][4])
+// The first of eight inputs of a thread: a warp takes whole lines of 64 inputs.
+static __device__ __forceinline__ int input_of(int chunk, int i)
 {
-    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-    const uint4 none = make_uint4(0, 0, 0, 0);
+    return chunk * CHUNK + (int)threadIdx.x / 32 * 64 + 32 * i + (int)threadIdx.x % 4 * 8;
+}
+
+// The thread's words of one chunk. Behind the last tile nothing is copied, but counted.
+static __device__ __forceinline__ void fetch(const one_job &j, const gated_work &w, const choice &c, cursor &at,
+                                             uint4 (*to)[THREADS])
+{
+    if (at.item < w.end) {
 #pragma unroll
-    for (int i = 0; i < CHUNK / 32 / WARPS; i++) {
-        int k = 32 * (warp + i * WARPS) + 8 * q, valid = chunk * CHUNK + k < j.hidden;
-        uint4 gate = valid ? *(const uint4 *)(rows[g] + 2 * k) : none;
-        uint4 up = valid ? *(const uint4 *)(rows[g + 8] + 2 * k) : none;
-        uint4 b = valid ? *(const uint4 *)(x + chunk * CHUNK + k) : none;
-        multiply_words(c[i % 2], gate, up, b);
+        for (int i = 0; i < WORDS / 2; i++) {
+            int k = input_of(at.chunk, i), valid = k < j.hidden;
+            copy_weights(shared_address(&to[2 * i][threadIdx.x]), valid ? at.gate + k : j.gate_up, valid);
+            copy_weights(shared_address(&to[2 * i + 1][threadIdx.x]), valid ? at.up + k : j.gate_up, valid);
+        }
+        if (++at.chunk == w.chunks) {
+            aim(j, w, c, at, at.item + 1);
+        }
+    }
+    copies_commit();
+}
+
+// All columns of B are the same row, so all of the result are the same, too.
+static __device__ __forceinline__ void use(const one_job &j, const bf16 *x, int chunk, const uint4 (*from)[THREADS],
+                                           float c[2][4])
+{
+#pragma unroll
+    for (int i = 0; i < WORDS / 2; i++) {
+        int k = input_of(chunk, i);
+        uint4 b = k < j.hidden ? *(const uint4 *)(x + k) : make_uint4(0, 0, 0, 0);
+        multiply_words(c[i % 2], from[2 * i][threadIdx.x], from[2 * i + 1][threadIdx.x], b);
     }
 }
 
@@ -229,7 +243,7 @@ static __device__ __forceinline__ void finish(const one_job &j, const gated_work
         sums[warp][lane / 4] = c[0][0] + c[1][0];
         sums[warp][lane / 4 + 8] = c[0][2] + c[1][2];
     }
-    meet(1, THREADS);
+    __syncthreads();
     if (threadIdx.x < 8) {
         float gate = 0, up = 0;
 #pragma unroll
@@ -242,89 +256,70 @@ static __device__ __forceinline__ void finish(const one_job &j, const gated_work
     }
 }
 
-static __device__ __forceinline__ void multiply_tiles(const one_job &j, const gated_work &w, gated_shared &s)
+static __global__ void __launch_bounds__(THREADS, 2) gated_one(const one_job j)
 {
-    int lane = threadIdx.x % 32, use = 0;
+    extern __shared__ __align__(128) unsigned char dynamic[];
+    gated_shared &s = *(gated_shared *)dynamic;
+    wait_for_previous();
+    let_next_begin(); // not before: the next kernel reads the logits at once
+    float logit = own_logit(j);
+    for (int w = threadIdx.x; w < j.hidden / 8; w += THREADS) {
+        ((uint4 *)s.x)[w] = __ldcg((const uint4 *)j.normed + w);
+    }
+    choose(j, logit, s.chosen); // and x is there
+    gated_work w = work_of(j);
+    cursor next = {};
+    aim(j, w, s.chosen, next, w.first);
+    for (int i = 0; i < STAGES; i++) {
+        fetch(j, w, s.chosen, next, s.ring[i]);
+    }
+    int stage = 0;
     for (int item = w.first; item < w.end; item++) {
         float c[2][4] = {};
-        for (int chunk = 0; chunk < w.chunks; chunk++, use++) {
-            int stage = use % STAGES;
-            barrier_wait(&s.full[stage], parity_of<STAGES>(use));
-            multiply_chunk(j, s.x, s.rows[stage], chunk, c);
-            __syncwarp();
-            if (lane == 0) {
-                barrier_arrive(&s.empty[stage]);
-            }
+        for (int chunk = 0; chunk < w.chunks; chunk++) {
+            copies_wait<STAGES - 1>();
+            use(j, s.x, chunk, s.ring[stage], c);
+            fetch(j, w, s.chosen, next, s.ring[stage]);
+            stage = stage + 1 < STAGES ? stage + 1 : 0;
         }
         finish(j, w, item, s.partial[item % 2], c);
     }
 }
 
-static __global__ void __launch_bounds__(THREADS + 32) gated_one(const one_job j)
-{
-    extern __shared__ __align__(128) unsigned char dynamic[];
-    gated_shared &s = *(gated_shared *)dynamic;
-    if (threadIdx.x < STAGES) {
-        barrier_create(&s.full[threadIdx.x], 1);
-        barrier_create(&s.empty[threadIdx.x], WARPS);
-        barriers_are_made();
-    }
-    wait_for_previous();
-    let_next_begin(); // not before: the next kernel reads the logits at once
-    float logit = own_logit(j);
-    for (int w = threadIdx.x; w < j.hidden / 8; w += blockDim.x) {
-        ((uint4 *)s.x)[w] = ((const uint4 *)j.normed)[w];
-    }
-    choose(j, logit, s.chosen); // and x and the barriers are there
-    gated_work w = work_of(j);
-    if (threadIdx.x < THREADS) {
-        multiply_tiles(j, w, s);
-    } else {
-        bring_tiles(j, w, s);
-    }
-}
-
 // --- the second product ---
 
-// A warp's weights in shared memory: OUTPUTS rows so far apart that two that are read together fall into different
-// banks.
+// Of 32 inputs: what does not fit into registers comes by shared memory, where each thread has places of its own.
 static __host__ __device__ __forceinline__ int shared_steps(const one_job &j)
 {
     return j.intermediate / 32 > HELD ? j.intermediate / 32 - HELD : 0;
 }
 
-static __host__ __device__ __forceinline__ int pitch_bytes(const one_job &j)
+// Words of a warp's weights there.
+static __host__ __device__ __forceinline__ int shared_words(const one_job &j)
 {
-    return (64 * shared_steps(j) + 63) / 128 * 128 + 64;
+    return 2 * 32 * shared_steps(j);
 }
 
 static __host__ __device__ __forceinline__ int down_bytes(const one_job &j)
 {
-    return j.top_k * (OUTPUTS * pitch_bytes(j) + 2 * j.intermediate);
+    return j.top_k * (16 * shared_words(j) + 2 * j.intermediate);
 }
 
-// By a warp: its expert's rows of this block to shared memory.
-static __device__ __forceinline__ void bring_rows(const one_job &j, const bf16 *from, unsigned char *to, uint64_t *full)
+// A lane's inputs of the outputs g (`from`) and g + 8 to its own places.
+static __device__ __forceinline__ void bring_words(const one_job &j, const bf16 *from, const uint4 *to)
 {
-    int lane = threadIdx.x % 32, bytes = 64 * shared_steps(j);
-    if (bytes == 0) {
-        return;
+    for (int step = 0; step < shared_steps(j); step++) {
+        copy_weights(shared_address(to + 64 * step), from + 32 * step, 1);
+        copy_weights(shared_address(to + 64 * step + 32), from + 8 * j.intermediate + 32 * step, 1);
     }
-    if (lane == 0) {
-        barrier_expect(full, OUTPUTS * bytes);
-    }
-    __syncwarp();
-    if (lane < OUTPUTS) {
-        copy_bulk(to + lane * pitch_bytes(j), from + (int64_t)lane * j.intermediate, bytes, full);
-    }
+    copies_commit();
 }
 
 // By a warp: its expert's sums of these outputs. Four sums in turn, so that products need not wait for each other.
-static __device__ __forceinline__ void multiply_rows(const one_job &j, const bf16 *x, const unsigned char *rows,
-                                                     uint64_t *full, const uint4 low[HELD], const uint4 high[HELD],
-                                                     float *sums)
+static __device__ __forceinline__ void multiply_rows(const one_job &j, const bf16 *x, const uint4 *words,
+                                                     const uint4 low[HELD], const uint4 high[HELD], float *sums)
 {
-    int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, steps = shared_steps(j), pitch = pitch_bytes(j);
+    int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, steps = shared_steps(j);
     float c[4][4] = {};
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
@@ -332,16 +327,12 @@ static __device__ __forceinline__ void multiply_rows(const one_job &j, const bf1
             multiply_words(c[i % 4], low[i], high[i], *(const uint4 *)(x + 32 * (steps + i) + 8 * q));
         }
     }
-    if (steps > 0) {
-        barrier_wait(full, 0);
-    }
-    const unsigned char *at = rows + g * pitch + 16 * q;
+    copies_wait<0>();
     for (int step = 0; step < steps; step += 4) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             if (step + i < steps) {
-                const unsigned char *word = at + 64 * (step + i);
-                multiply_words(c[i], *(const uint4 *)word, *(const uint4 *)(word + 8 * pitch),
+                multiply_words(c[i], words[64 * (step + i)], words[64 * (step + i) + 32],
                                *(const uint4 *)(x + 32 * (step + i) + 8 * q));
             }
         }
@@ -358,21 +349,17 @@ static __global__ void __launch_bounds__(THREADS) down_one(const one_job j)
     extern __shared__ __align__(128) unsigned char dynamic[];
     __shared__ choice chosen;
     __shared__ float sums[WARPS][OUTPUTS];
-    __shared__ uint64_t full[WARPS];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     let_next_begin();
-    if (threadIdx.x < WARPS) {
-        barrier_create(&full[threadIdx.x], 1);
-        barriers_are_made();
-    }
     choose(j, own_logit(j), chosen);
-    unsigned char *rows = dynamic + warp * OUTPUTS * pitch_bytes(j);
-    bf16 *x = (bf16 *)(dynamic + j.top_k * OUTPUTS * pitch_bytes(j)) + warp * j.intermediate;
+    const uint4 *words = (const uint4 *)dynamic + warp * shared_words(j) + lane;
+    bf16 *x = (bf16 *)(dynamic + 16 * j.top_k * shared_words(j)) + warp * j.intermediate;
     uint4 low[HELD], high[HELD];
     if (warp < j.top_k) {
         const bf16 *from = j.down + ((int64_t)chosen.expert[warp] * j.hidden + blockIdx.x * OUTPUTS) * j.intermediate;
-        bring_rows(j, from, rows, &full[warp]);
-        from += g * j.intermediate + 32 * shared_steps(j) + 8 * q;
+        from += g * j.intermediate + 8 * q;
+        bring_words(j, from, words);
+        from += 32 * shared_steps(j);
 #pragma unroll
         for (int i = 0; i < HELD; i++) {
             if (shared_steps(j) + i < j.intermediate / 32) {
@@ -390,10 +377,10 @@ static __global__ void __launch_bounds__(THREADS) down_one(const one_job j)
         const uint4 *inner = (const uint4 *)(j.inner + warp * j.intermediate);
 #pragma unroll 3
         for (int w = lane; w < j.intermediate / 8; w += 32) {
-            ((uint4 *)x)[w] = inner[w];
+            ((uint4 *)x)[w] = __ldcg(inner + w);
         }
         __syncwarp();
-        multiply_rows(j, x, rows, &full[warp], low, high, sums[warp]);
+        multiply_rows(j, x, words, low, high, sums[warp]);
     }
     __syncthreads();
     if (threadIdx.x < OUTPUTS) {
@@ -460,7 +447,7 @@ void cuda_experts_one(struct sl_stream *stream, const struct experts_one *one)
     }
     int items = j.top_k * j.intermediate / 8, blocks = stream->device->multiprocessors;
     launch_overlapping(stream, route, dim3((unsigned)j.experts), THREADS, 0, j);
-    launch_overlapping(stream, gated_one, dim3((unsigned)(items < blocks ? items : blocks)), THREADS + 32,
+    launch_overlapping(stream, gated_one, dim3((unsigned)(items < blocks ? items : blocks)), THREADS,
                        sizeof(gated_shared), j);
     launch_overlapping(stream, down_one, dim3((unsigned)(j.hidden / OUTPUTS)), THREADS, shared, j);
     cuda_launched(stream, "a mixture of experts of one row");
