@@ -344,11 +344,12 @@ template <int SIZE, bool TURNS> static __global__ void __launch_bounds__(THREADS
     }
 }
 
-// A block for each multiprocessor, so that the next kernel has room beside it; where sequences are many, more, for they
-// are not of one length.
+// Of one sequence a block for each multiprocessor, so that the next kernel has room beside it. Of more two: reading keys
+// and values is most of the work then.
 static int splits_of(const struct sl_stream *stream, const struct attention_job *job)
 {
-    int splits = stream->device->multiprocessors / (job->sequences * job->kv_heads);
+    int blocks = (job->sequences > 1 ? 2 : 1) * stream->device->multiprocessors;
+    int splits = blocks / (job->sequences * job->kv_heads);
     return splits < 2 ? 2 : splits > MOST_SPLITS ? MOST_SPLITS : splits;
 }
 
