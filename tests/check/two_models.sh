@@ -84,12 +84,13 @@ index none.db --model "fast=$work/none" --model "deep=$work/none" --route 'file=
 index none.db --model "fast=$fast" --model "deep=$work/none" --route 'file=deep else if busy fast' "$clips/morning.mp4"
 [ $? = 8 ] || fail "missing and only for busy: wanted exit 8" "$work/err"
 
-# Busy: reading is faster than the model, so the other gets some; all is there, once.
+# Busy: reading is faster than the model on a CPU, so the other gets some; all is there, once.
 index busy.db --window 3 --model "fast=$fast" --model "deep=$work/twin" --route 'file=fast else deep' \
     "$clips/morning.mp4" || fail "busy" "$work/err"
 sound busy.db
 both=$(sqlite3 "$work/busy.db" "SELECT count(DISTINCT model), count(*), sum(end_us - start_us) FROM window")
-[ "$both" = '2|20|60000000' ] || fail "busy: wanted 2 models, 20 windows, 60 s; got $both"
+[ "$both" = '2|20|60000000' ] || { [ "$device" != cpu ] && [ "$both" = '1|20|60000000' ]; } ||
+    fail "busy: wanted 2 models, 20 windows, 60 s; got $both"
 
 # Refused: exit 2, one line.
 refused() { # refused WORDS ARGUMENTS...
