@@ -19,8 +19,8 @@ def right($n): " " * ([$n - length, 0] | max) + .;
 def left($n): . + " " * ([$n - length, 0] | max);
 def clock: (. / 1e5 | round) as $t | "\($t / 600 | floor):\("0\($t % 600 / 10 | floor)"[-2:]).\($t % 10)";
 def span: if . == null then "-" else "\(.start_us | clock | right(6)) - \(.end_us | clock | right(6))" end | left(15);
-def f1($right; $found; $true): "F1 \(2000 * $right / ([$found + $true, 1] | max) | round / 1000)" +
-    " (\($right) right, \($found) found, \($true) true)";
+def f1($right; $found; $true): (2000 * $right / ([$found + $true, 1] | max) | round) as $n
+    | "F1 \($n / 1000 | floor).\("00\($n % 1000)"[-3:])" + " (\($right) right, \($found) found, \($true) true)";
 [$true[].source] | unique | map(. as $source
     | [$found[] | select(.source == $source)] as $got
     | {left: [$true[] | select(.source == $source)], rows: []}
