@@ -344,8 +344,8 @@ template <int SIZE, bool TURNS> static __global__ void __launch_bounds__(THREADS
     }
 }
 
-// Of one sequence a block for each multiprocessor, so that the next kernel has room beside it. Of more two: reading keys
-// and values is most of the work then.
+// Of one sequence a block for each multiprocessor, so that the next kernel has room beside it. Of more two: reading
+// keys and values is most of the work then.
 static int splits_of(const struct sl_stream *stream, const struct attention_job *job)
 {
     int blocks = (job->sequences > 1 ? 2 : 1) * stream->device->multiprocessors;
