@@ -2,9 +2,10 @@
 // What kernels share: loads and stores of either activation type, and launches that overlap.
 //
 // Kernels of the decoding step begin while the one before them still runs (programmatic dependent launch): they may
-// fetch weights at once, and call wait_for_previous() before they touch anything that a kernel of the step writes.
-// Every block calls it before it ends: so a kernel is done only when all before it are, and one that has waited may
-// overwrite what those read. A kernel lets the next one begin as soon as its own first fetches are under way.
+// fetch weights at once, and call wait_for_previous() before they touch anything that a kernel of the step writes,
+// unless that kernel is known to be done: where the one between lets this one begin only after its own wait. Every
+// block calls it before it ends: so a kernel is done only when all before it are, and one that has waited may overwrite
+// what those read. A kernel lets the next one begin early, mostly when its own first fetches are under way.
 #ifndef SL_CUDA_LAUNCH_CUH
 #define SL_CUDA_LAUNCH_CUH
 

@@ -79,17 +79,21 @@ static void flush_decoder(struct sl_pictures *pictures)
 {
     avcodec_flush_buffers(pictures->codec);
     pictures->is_drained = 0;
+    pictures->has_failed = 0;
     pictures->is_stale = 0;
     pictures->sent_pts = AV_NOPTS_VALUE;
 }
 
 // FFmpeg's decoder of H.264 sets up everything anew once it is flushed, the GPU's decoder and its surfaces too: a fifth
-// of the time of a part of 8 s. Before an IDR picture that is later than all it was given it need not be flushed.
+// of the time of a part of 8 s. Before an IDR picture that is later than all it was given it need not be flushed,
+// unless it reported an error.
 static void decide_to_flush(struct sl_pictures *pictures, const AVPacket *key)
 {
-    if (key->pts != AV_NOPTS_VALUE && key->pts > pictures->sent_pts &&
-        sl_h264_is_idr(pictures->input->stream->codecpar, key)) {
-        pictures->stale_until = key->pts;
+    int goes_on = !pictures->has_failed && pictures->sent_pts != AV_NOPTS_VALUE && key->pts > pictures->sent_pts;
+    if (goes_on && sl_h264_is_idr(pictures->input->stream->codecpar, key)) {
+        pictures->stale_until = pictures->sent_pts + 1;
+    } else if (pictures->sent_pts == AV_NOPTS_VALUE && !pictures->has_failed) {
+        pictures->is_stale = 0; // it was given nothing
     } else {
         flush_decoder(pictures);
     }
@@ -97,7 +101,7 @@ static void decide_to_flush(struct sl_pictures *pictures, const AVPacket *key)
 
 void sl_pictures_reset(struct sl_pictures *pictures)
 {
-    if (pictures->codec->codec_id != AV_CODEC_ID_H264 || pictures->is_drained) {
+    if (pictures->codec->codec_id != AV_CODEC_ID_H264 || pictures->is_drained || pictures->has_failed) {
         flush_decoder(pictures);
     } else {
         pictures->is_stale = 1;
@@ -135,6 +139,10 @@ int sl_pictures_are_trusted(const struct sl_pictures *pictures)
 
 static void decoder_failed(struct sl_pictures *pictures)
 {
+    pictures->has_failed = 1;
+    if (pictures->is_stale && pictures->stale_until == AV_NOPTS_VALUE) {
+        return; // over what was given before the jump
+    }
     // In frame threads the decoder runs ahead of its reports.
     if ((pictures->codec->active_thread_type & FF_THREAD_FRAME) != 0) {
         sl_losses_suspect(&pictures->losses, DECODE_ERROR);
@@ -376,8 +384,9 @@ static int feed(struct sl_pictures *pictures, struct sl_error *error)
 static int is_wanted(struct sl_pictures *pictures, const AVFrame *frame)
 {
     if (pictures->is_stale) {
-        pictures->is_stale = pictures->stale_until == AV_NOPTS_VALUE || frame->pts == AV_NOPTS_VALUE ||
-                             frame->pts < pictures->stale_until;
+        // What comes without a PTS was not given before the jump: or the decoder would have been flushed.
+        pictures->is_stale = pictures->stale_until == AV_NOPTS_VALUE ||
+                             (frame->pts != AV_NOPTS_VALUE && frame->pts < pictures->stale_until);
     }
     return !pictures->is_stale && (frame->flags & AV_FRAME_FLAG_DISCARD) == 0;
 }

@@ -25,6 +25,7 @@ struct sl_pictures {
     AVPacket *packet;
     int has_packet;   // `packet` waits to be sent
     int is_drained;   // the decoder was told that no packet follows
+    int has_failed;   // it reported an error since it was flushed
     int64_t sent_pts; // the latest that the decoder was given, in the stream's ticks; INT64_MAX: not known
     // After a jump the decoder may still hold pictures from before it. They are earlier than `stale_until`, which is
     // known once a key picture's packet comes; AV_NOPTS_VALUE before.
