@@ -3,8 +3,9 @@
 // together, as the 16 rows of a tensor core's product.
 //
 // A sequence's tokens are split over blocks; in a block each warp has its own tokens, 16 at a time, three such tiles
-// under way. Warps are added up in shared memory, blocks in device memory by whichever is done last (Flash-Decoding,
-// Dao et al. 2023).
+// under way. Warps are added up in shared memory, blocks in device memory (Flash-Decoding, Dao et al. 2023): the blocks
+// of a key head wait for each other there, and each adds up its share of the result. One block alone would be long at
+// it, with all others idle.
 //
 // Of what the kernels of a step write this reads the new rows alone: the other tokens, and the tables, were there
 // before the step began. So tiles come before the kernel before is done, all but the newest token.
@@ -38,9 +39,15 @@ struct split_job {
     attention_job job;
     turns turns;
     int splits;
-    float *partial;    // [sequences, kv_heads, splits, QUERIES, SIZE + 2]: sums, maximum, total
-    int32_t *counters; // [sequences, kv_heads]: blocks that are done; zero between operations
+    float *partial;    // [sequences, kv_heads, splits, QUERIES, WIDTH]: sums, maximum, total
+    int32_t *counters; // [sequences, kv_heads, 2]: blocks that came to the meeting, and that left it
 };
+
+// Of a query's part of one split, in whole words of four.
+template <int SIZE> static __host__ __device__ constexpr int part_width()
+{
+    return SIZE + 4;
+}
 
 template <int SIZE>
 static __device__ __forceinline__ void bring_tile(warp_tiles<SIZE> &tiles, int stage, const attention_job &job, int b,
@@ -97,43 +104,142 @@ static __device__ void write_warp(shared_few<SIZE> &shared, float (*most_of)[QUE
     __syncthreads();
 }
 
-static __device__ __forceinline__ void put(const attention_job &job, int b, int head, int column, float value)
+static __device__ __forceinline__ void put(const attention_job &job, int b, int head, int column, float4 value)
 {
     bf16 *y = (bf16 *)job.y + (int64_t)job.row_start[b] * job.y_stride + (int64_t)head * job.d;
-    y[column] = __float2bfloat16(value);
+    *(uint2 *)(y + column) = make_uint2(pack(value.x, value.y), pack(value.z, value.w));
 }
 
-// Adds up the blocks: for each query and column the weighted sum over the splits, whose weights come first.
-template <int SIZE>
-static __device__ void add_splits(const split_job &s, const float *partial, int count, int b, int kv_head, int group,
-                                  float (*weight)[MOST_SPLITS])
+static __device__ __forceinline__ float4 scaled(const float4 &x, float scale)
 {
-    const int width = SIZE + 2;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (int query = warp; query < group; query += WARPS) {
-        const float *part = partial + (lane * QUERIES + query) * width;
-        float2 ends = lane < count ? __ldcg((const float2 *)(part + SIZE)) : make_float2(-INFINITY, 0);
-        float most = ends.x;
-        for (int offset = 16; offset > 0; offset /= 2) {
-            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, offset));
+    return make_float4(scale * x.x, scale * x.y, scale * x.z, scale * x.w);
+}
+
+// The warps become the block's part, or where it is the only one the result. `partial`: of the key head.
+template <int SIZE>
+static __device__ void put_block(const split_job &s, const shared_few<SIZE> &shared, const float (*most_of)[QUERIES],
+                                 const float (*total_of)[QUERIES], float *partial, int count)
+{
+    const attention_job &job = s.job;
+    int words = job.d / 4, group = job.heads / job.kv_heads;
+    for (int i = threadIdx.x; i < group * words; i += THREADS) {
+        int query = i / words, column = i % words * 4;
+        float most = -INFINITY, total = 0;
+        float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            most = fmaxf(most, most_of[w][query]);
         }
-        float share = lane < count ? power_of_two(ends.x - most) : 0, total = sum_of_warp(share * ends.y);
-        weight[query][lane] = share / total;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            float weight = power_of_two(most_of[w][query] - most); // 0 of a warp without tokens
+            float4 part = scaled(*(const float4 *)&shared.o[w][query][column], weight);
+            sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
+            total += weight * total_of[w][query];
+        }
+        if (count == 1) {
+            put(job, blockIdx.z, blockIdx.y * group + query, column, scaled(sum, 1 / total));
+        } else {
+            float *to = partial + ((int64_t)blockIdx.x * QUERIES + query) * part_width<SIZE>();
+            *(float4 *)(to + column) = sum;
+            if (column == 0) {
+                *(float2 *)(to + SIZE) = make_float2(most, total);
+            }
+        }
+    }
+}
+
+// Until all `count` blocks of this key head are here, each with its part written. It cannot last: blocks begin in the
+// order of their numbers, a key head's one after another, and there is room for more than those at once.
+static __device__ __forceinline__ void wait_for_blocks(int32_t *arrived, int count)
+{
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int here = 0;
+        asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(arrived) : "memory");
+        while (here < count) {
+            asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(here) : "l"(arrived) : "memory");
+        }
     }
     __syncthreads();
-    int words = s.job.d / 2;
-    for (int i = threadIdx.x; i < group * words; i += THREADS) {
-        int query = i / words, column = i % words * 2;
-        const float *from = partial + query * width + column;
-        float2 sum = make_float2(0, 0);
-#pragma unroll 16
-        for (int k = 0; k < count; k++) {
-            float2 part = __ldcg((const float2 *)(from + k * QUERIES * width));
-            sum.x += weight[query][k] * part.x;
-            sum.y += weight[query][k] * part.y;
+}
+
+// A lane's part of a word of four columns of a query: what its split has, weighed; afterwards, of all splits.
+struct word_part {
+    float4 sum;
+    float total;
+};
+
+// Over each `lanes` lanes, a power of two.
+static __device__ __forceinline__ void add_lanes(word_part &part, int lanes)
+{
+    for (int offset = lanes / 2; offset > 0; offset /= 2) {
+        part.sum.x += __shfl_xor_sync(0xffffffffu, part.sum.x, offset);
+        part.sum.y += __shfl_xor_sync(0xffffffffu, part.sum.y, offset);
+        part.sum.z += __shfl_xor_sync(0xffffffffu, part.sum.z, offset);
+        part.sum.w += __shfl_xor_sync(0xffffffffu, part.sum.w, offset);
+        part.total += __shfl_xor_sync(0xffffffffu, part.total, offset);
+    }
+}
+
+static __device__ __forceinline__ float maximum_of_lanes(float x, int lanes)
+{
+    for (int offset = lanes / 2; offset > 0; offset /= 2) {
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    }
+    return x;
+}
+
+// The block's share of the key head's result, in words of four columns of a query: a lane for each split, two words
+// at once.
+template <int SIZE> static __device__ void add_splits(const split_job &s, const float *partial, int count)
+{
+    int lanes = 1, words = s.job.d / 4, group = s.job.heads / s.job.kv_heads;
+    while (lanes < count) {
+        lanes *= 2;
+    }
+    int split = (int)threadIdx.x % lanes, apart = THREADS / lanes, share = (group * words + count - 1) / count;
+    for (int first = (int)threadIdx.x / lanes; first - (int)threadIdx.x / lanes < share; first += 2 * apart) {
+        float2 ends[2]; // maximum and total
+        word_part part[2] = {};
+        int query[2], column[2], is_word[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int own = first + i * apart, word = blockIdx.x * share + own;
+            is_word[i] = own < share && word < group * words;
+            query[i] = is_word[i] ? word / words : 0;
+            column[i] = is_word[i] ? word % words * 4 : 0;
+            const float *from = partial + ((split < count ? split : 0) * QUERIES + query[i]) * part_width<SIZE>();
+            ends[i] = __ldcg((const float2 *)(from + SIZE));
+            part[i].sum = __ldcg((const float4 *)(from + column[i]));
         }
-        put(s.job, b, kv_head * group + query, column, sum.x);
-        put(s.job, b, kv_head * group + query, column + 1, sum.y);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float most = maximum_of_lanes(split < count ? ends[i].x : -INFINITY, lanes);
+            float weight = split < count ? power_of_two(ends[i].x - most) : 0;
+            part[i] = {scaled(part[i].sum, weight), weight * ends[i].y};
+            add_lanes(part[i], lanes);
+            if (split == 0 && is_word[i]) {
+                put(s.job, blockIdx.z, blockIdx.y * group + query[i], column[i],
+                    scaled(part[i].sum, 1 / part[i].total));
+            }
+        }
+    }
+}
+
+// The other blocks' parts, too, become the result. The last block to leave makes the counters what they were.
+template <int SIZE> static __device__ void meet_and_add(const split_job &s, int place, const float *partial, int count)
+{
+    int32_t *arrived = s.counters + 2 * place, *left = arrived + 1;
+    int before = 0;
+    wait_for_blocks(arrived, count);
+    if (threadIdx.x == 0) {
+        before = atomicAdd(left, 1);
+    }
+    add_splits<SIZE>(s, partial, count);
+    if (threadIdx.x == 0 && before == count - 1) {
+        *arrived = 0;
+        *left = 0;
     }
 }
 
@@ -207,9 +313,7 @@ template <int SIZE, bool TURNS> static __global__ void __launch_bounds__(THREADS
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ float most_of[WARPS][QUERIES], total_of[WARPS][QUERIES];
-    __shared__ float split_weight[QUERIES][MOST_SPLITS];
     __shared__ __align__(16) turned<TURNS ? SIZE : 16> own;
-    __shared__ int is_last;
     shared_few<SIZE> &shared = *(shared_few<SIZE> *)dynamic;
     const attention_job &job = s.job;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, kv_head = blockIdx.y, b = blockIdx.z;
@@ -303,44 +407,10 @@ template <int SIZE, bool TURNS> static __global__ void __launch_bounds__(THREADS
 
     int count = (length + tiles_each * TOKENS - 1) / (tiles_each * TOKENS); // blocks that have tokens
     int place = b * job.kv_heads + kv_head;
-    float *partial = s.partial + (int64_t)place * s.splits * QUERIES * (SIZE + 2);
-    for (int i = threadIdx.x; i < group * job.d; i += THREADS) {
-        int query = i / job.d, column = i % job.d;
-        float larger = -INFINITY, sum = 0, all = 0;
-        for (int w = 0; w < WARPS; w++) {
-            larger = fmaxf(larger, most_of[w][query]);
-        }
-        for (int w = 0; w < WARPS; w++) {
-            float weight = power_of_two(most_of[w][query] - larger); // 0 of a warp without tokens
-            sum += weight * shared.o[w][query][column];
-            all += weight * total_of[w][query];
-        }
-        if (count == 1) {
-            put(job, b, kv_head * group + query, column, sum / all);
-        } else {
-            float *to = partial + ((int64_t)blockIdx.x * QUERIES + query) * (SIZE + 2);
-            to[column] = sum;
-            if (column == 0) {
-                to[SIZE] = larger;
-                to[SIZE + 1] = all;
-            }
-        }
-    }
-    if (count == 1) {
-        return;
-    }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        is_last = atomicAdd(&s.counters[place], 1) == count - 1;
-    }
-    __syncthreads();
-    if (is_last) {
-        __threadfence();
-        add_splits<SIZE>(s, partial, count, b, kv_head, group, split_weight);
-        if (threadIdx.x == 0) {
-            s.counters[place] = 0;
-        }
+    float *partial = s.partial + (int64_t)place * s.splits * QUERIES * part_width<SIZE>();
+    put_block<SIZE>(s, shared, most_of, total_of, partial, count);
+    if (count > 1) {
+        meet_and_add<SIZE>(s, place, partial, count);
     }
 }
 
@@ -360,7 +430,7 @@ static void launch(struct sl_stream *stream, const struct attention_job *job, co
     s.job = *job;
     s.turns = turns;
     s.splits = splits_of(stream, job);
-    int64_t width = (int64_t)QUERIES * (SIZE + 2) * (int64_t)sizeof(float);
+    int64_t width = (int64_t)QUERIES * part_width<SIZE>() * (int64_t)sizeof(float);
     s.partial = (float *)cuda_scratch(stream, CUDA_SLOT_A, (int64_t)job->sequences * job->kv_heads * s.splits * width);
     s.counters = stream->counters;
     size_t shared = sizeof(shared_few<SIZE>);
@@ -384,9 +454,9 @@ template <bool TURNS> static void launch_any(struct sl_stream *stream, const str
 
 static int takes(const struct attention_job *job)
 {
-    return !job->is_f32 && job->d <= 128 && job->d % 8 == 0 && job->q_stride % 2 == 0 &&
-           job->heads / job->kv_heads <= QUERIES && job->page_tokens % TOKENS == 0 &&
-           (int64_t)job->sequences * job->kv_heads <= CUDA_COUNTERS;
+    return !job->is_f32 && job->d <= 128 && job->d % 8 == 0 && job->q_stride % 2 == 0 && job->y_stride % 4 == 0 &&
+           (uintptr_t)job->y % 8 == 0 && job->heads / job->kv_heads <= QUERIES && job->page_tokens % TOKENS == 0 &&
+           (int64_t)job->sequences * job->kv_heads * 2 <= CUDA_COUNTERS;
 }
 
 int cuda_attention_few(struct sl_stream *stream, const struct attention_job *job)

@@ -1,24 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // Experts with few rows each: bound by reading the weights of those that are used once. The products are those of
-// few.cu: 16 outputs by 8 rows, weights as A, the inputs of a product permuted so that a lane loads whole words.
+// few.cu: 16 outputs by 8 rows, weights as A, the inputs of a product permuted so that a lane loads whole words. So is
+// the way of the weights: by a ring in shared memory, in which each thread has places of its own, one block for each
+// multiprocessor.
 //
 // Work is a list: each tile of up to 8 rows of one expert with each tile of outputs. Every block takes an equal part of
-// it, one item after another, the next item's weights under way before the last ones are used. Of a single row every
-// expert is a tile, and nothing needs sorting.
+// it, one item after another. Of a single row every expert is a tile, and nothing needs sorting.
 //
 // Which experts there are is known once routing or sorting has ended. The gated product waits for that, and lets the
-// next kernel begin only then: so the second product may fetch its first weights while the gated one still runs.
+// next kernel begin only then: so the second product may fetch its first weights while the gated one still runs. Both
+// fit into a multiprocessor.
 #include "cuda/act.cuh"
 #include "cuda/experts.h"
 #include "cuda/tensor.cuh"
 
 enum {
     WARPS = 8,
+    THREADS = 32 * WARPS,
     OUTPUTS = 16,
     ROWS = CUDA_EXPERTS_FEW_ROWS,
-    BLOCKS = 2,        // of a multiprocessor
-    MOST_INPUTS = 6144 // whose 8 rows fit into shared memory twice
+    MOST_INPUTS = 6144 // whose 8 rows find room beside the ring
 };
+
+// Stages of the ring; a stage is HALVES times 32 inputs of each warp.
+template <int HALVES> static __host__ __device__ constexpr int stages_of()
+{
+    return HALVES == 2 ? 5 : 3;
+}
 
 struct few_job {
     const bf16 *weight, *x;
@@ -56,11 +64,6 @@ static __device__ __forceinline__ int pair_of(const few_job &f, int slot)
     return f.single != NULL ? slot : f.order.pair[slot];
 }
 
-// A lane's part of one step of all warps: HALVES times 32 inputs of two outputs.
-template <int HALVES> struct lane_weights {
-    uint4 low[HALVES], high[HALVES];
-};
-
 template <int HALVES> static __device__ __forceinline__ int input_of(int step, int half)
 {
     int warp = threadIdx.x / 32, q = threadIdx.x % 4;
@@ -79,26 +82,57 @@ template <bool GATED> static __device__ __forceinline__ int is_output(const few_
     return (GATED ? tile * 8 + g % 8 : tile * OUTPUTS + g) < f.out;
 }
 
-template <int HALVES, bool GATED>
-static __device__ __forceinline__ void fetch(const few_job &f, int expert, int tile, int step, lane_weights<HALVES> &w)
+// A block's part of the list, which is made of `across` tiles of outputs for each tile of rows.
+struct part {
+    int across, first, end, steps; // steps of an item
+};
+
+// What comes next: the steps of one item, then those of the next one.
+struct cursor {
+    int item, step, rows;   // rows: number of the tile of rows
+    const bf16 *expert;     // its weights
+    const bf16 *low, *high; // this lane's rows of weights, of outputs g and g + 8
+};
+
+template <bool GATED> static __device__ __forceinline__ void aim(const few_job &f, const part &p, cursor &at, int item)
 {
-    int g = threadIdx.x % 32 / 4;
-    const uint4 none = make_uint4(0, 0, 0, 0);
-    const bf16 *weight = f.weight + (int64_t)expert * (GATED ? 2 : 1) * f.out * f.in;
-    const bf16 *low = weight + (int64_t)(is_output<GATED>(f, tile, g) ? weight_row<GATED>(f, tile, g) : 0) * f.in;
-    const bf16 *high =
-        weight + (int64_t)(is_output<GATED>(f, tile, g + 8) ? weight_row<GATED>(f, tile, g + 8) : 0) * f.in;
-#pragma unroll
-    for (int half = 0; half < HALVES; half++) {
-        int k = input_of<HALVES>(step, half);
-        w.low[half] = k < f.in ? load_weights(low + k) : none;
-        w.high[half] = k < f.in ? load_weights(high + k) : none;
+    int g = threadIdx.x % 32 / 4, rows = item / p.across, tile = item % p.across;
+    at.item = item;
+    at.step = 0;
+    if (item >= p.end) {
+        return;
     }
+    if (rows != at.rows) {
+        at.rows = rows;
+        at.expert = f.weight + (int64_t)tile_of(f, rows).expert * (GATED ? 2 : 1) * f.out * f.in;
+    }
+    at.low = at.expert + (int64_t)(is_output<GATED>(f, tile, g) ? weight_row<GATED>(f, tile, g) : 0) * f.in;
+    at.high = at.expert + (int64_t)(is_output<GATED>(f, tile, g + 8) ? weight_row<GATED>(f, tile, g + 8) : 0) * f.in;
 }
 
+// The thread's words of one step: `to` is its first place, the others are THREADS words apart. Behind the last item
+// nothing is copied, but counted.
+template <int HALVES, bool GATED>
+static __device__ __forceinline__ void fetch(const few_job &f, const part &p, cursor &at, const uint4 *to)
+{
+    if (at.item < p.end) {
+#pragma unroll
+        for (int half = 0; half < HALVES; half++) {
+            int k = input_of<HALVES>(at.step, half), valid = k < f.in;
+            copy_weights(shared_address(to + 2 * half * THREADS), valid ? at.low + k : f.weight, valid);
+            copy_weights(shared_address(to + (2 * half + 1) * THREADS), valid ? at.high + k : f.weight, valid);
+        }
+        if (++at.step == p.steps) {
+            aim<GATED>(f, p, at, at.item + 1);
+        }
+    }
+    copies_commit();
+}
+
+// Two sums in turn, so that one product need not wait for the last.
 template <int HALVES>
 static __device__ __forceinline__ void use(const few_job &f, const bf16 *x, int pitch, int rows, int step,
-                                           const lane_weights<HALVES> &w, float c[4])
+                                           const uint4 *w, float c[2][4])
 {
     int g = threadIdx.x % 32 / 4;
 #pragma unroll
@@ -108,7 +142,7 @@ static __device__ __forceinline__ void use(const few_job &f, const bf16 *x, int 
         if (g < rows && k < f.in) {
             b = *(const uint4 *)(x + g * pitch + k);
         }
-        multiply_words(c, w.low[half], w.high[half], b);
+        multiply_words(c[half % 2], w[2 * half * THREADS], w[(2 * half + 1) * THREADS], b);
     }
 }
 
@@ -134,14 +168,13 @@ struct partial_sums {
 // The warps' sums become outputs. Two buffers in turn, so that one barrier is enough.
 template <bool GATED>
 static __device__ __forceinline__ void finish(const few_job &f, const experts_tile &t, int tile, partial_sums &sums,
-                                              float c[4])
+                                              const float c[2][4])
 {
     int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-    sums.of[warp][g][2 * q] = c[0];
-    sums.of[warp][g][2 * q + 1] = c[1];
-    sums.of[warp][g + 8][2 * q] = c[2];
-    sums.of[warp][g + 8][2 * q + 1] = c[3];
-    c[0] = c[1] = c[2] = c[3] = 0;
+    sums.of[warp][g][2 * q] = c[0][0] + c[1][0];
+    sums.of[warp][g][2 * q + 1] = c[0][1] + c[1][1];
+    sums.of[warp][g + 8][2 * q] = c[0][2] + c[1][2];
+    sums.of[warp][g + 8][2 * q + 1] = c[0][3] + c[1][3];
     __syncthreads();
     const int outputs = GATED ? 8 : OUTPUTS;
     int output = threadIdx.x % outputs, row = threadIdx.x / outputs; // there are threads enough
@@ -158,53 +191,53 @@ static __device__ __forceinline__ void finish(const few_job &f, const experts_ti
     f.y[to * f.y_stride + weight_row<GATED>(f, tile, output)] = __float2bfloat16(GATED ? silu(value) * up : value);
 }
 
-template <int HALVES, bool GATED>
-static __global__ void __launch_bounds__(32 * WARPS, BLOCKS) experts_few(const few_job f)
+template <bool GATED> static __device__ __forceinline__ part part_of(const few_job &f, int step_inputs)
 {
+    const int outputs = GATED ? 8 : OUTPUTS;
+    int across = (f.out + outputs - 1) / outputs;
+    int64_t items = (int64_t)tiles_of(f) * across;
+    part p = {across, (int)(items * blockIdx.x / gridDim.x), (int)(items * (blockIdx.x + 1) / gridDim.x),
+              (f.in + step_inputs - 1) / step_inputs};
+    return p;
+}
+
+template <int HALVES, bool GATED> static __global__ void __launch_bounds__(THREADS, 1) experts_few(const few_job f)
+{
+    const int stages = stages_of<HALVES>(), stage_words = 2 * HALVES * THREADS;
     extern __shared__ __align__(16) unsigned char dynamic[];
     __shared__ partial_sums partial[2];
-    bf16 *x = (bf16 *)dynamic;
-    const int step_inputs = WARPS * HALVES * 32, tile_outputs = GATED ? 8 : OUTPUTS;
-    int pitch = f.in + 8, steps = (f.in + step_inputs - 1) / step_inputs;
-    int across = (f.out + tile_outputs - 1) / tile_outputs;
+    const uint4 *ring = (const uint4 *)dynamic + threadIdx.x;
+    bf16 *x = (bf16 *)(dynamic + stages * stage_words * 16);
+    int pitch = f.in + 8, stage = 0;
     if (GATED) {
         wait_for_previous();
     }
     let_next_begin();
-    int64_t items = (int64_t)tiles_of(f) * across;
-    int first = (int)(items * blockIdx.x / gridDim.x), end = (int)(items * (blockIdx.x + 1) / gridDim.x);
-    if (first >= end) {
-        wait_for_previous();
-        return;
+    part p = part_of<GATED>(f, WARPS * HALVES * 32);
+    cursor next = {};
+    next.rows = -1;
+    aim<GATED>(f, p, next, p.first);
+    for (int i = 0; i < stages; i++) {
+        fetch<HALVES, GATED>(f, p, next, ring + i * stage_words);
     }
-    float c[4] = {};
-    lane_weights<HALVES> now, next;
-    int here = first / across, tile = first % across; // which rows, which outputs
-    experts_tile rows = tile_of(f, here);
-    fetch<HALVES, GATED>(f, rows.expert, tile, 0, now);
     if (!GATED) {
         wait_for_previous();
     }
-    bring_x<GATED>(f, rows, x, pitch);
-    for (int item = first, turn = 0; item < end; item++, turn ^= 1) {
-        int next_tile = tile + 1 < across ? tile + 1 : 0, moves = next_tile == 0 && item + 1 < end;
-        experts_tile next_rows = moves ? tile_of(f, here + 1) : rows;
-        for (int step = 0; step < steps; step++) {
-            if (step + 1 < steps) {
-                fetch<HALVES, GATED>(f, rows.expert, tile, step + 1, next);
-            } else if (item + 1 < end) {
-                fetch<HALVES, GATED>(f, next_rows.expert, next_tile, 0, next);
-            }
-            use<HALVES>(f, x, pitch, rows.rows, step, now, c);
-            now = next;
+    experts_tile rows = {};
+    for (int item = p.first; item < p.end; item++) {
+        if (item == p.first || item % p.across == 0) {
+            rows = tile_of(f, item / p.across);
+            bring_x<GATED>(f, rows, x, pitch);
         }
-        finish<GATED>(f, rows, tile, partial[turn], c);
-        if (moves) {
-            bring_x<GATED>(f, next_rows, x, pitch);
+        float c[2][4] = {};
+        for (int step = 0; step < p.steps; step++) {
+            const uint4 *w = ring + stage * stage_words;
+            copies_wait<stages - 1>();
+            use<HALVES>(f, x, pitch, rows.rows, step, w, c);
+            fetch<HALVES, GATED>(f, p, next, w);
+            stage = stage + 1 < stages ? stage + 1 : 0;
         }
-        here += moves;
-        rows = next_rows;
-        tile = next_tile;
+        finish<GATED>(f, rows, item % p.across, partial[item % 2], c);
     }
 }
 
@@ -216,26 +249,26 @@ int cuda_experts_few_takes(const struct experts_job *job)
     return job->order.pairs <= 4 * e->count && e->hidden <= MOST_INPUTS && e->intermediate <= MOST_INPUTS;
 }
 
+// All multiprocessors get a block; what has no item only waits.
 template <int HALVES, bool GATED> static void launch(struct sl_stream *stream, const few_job &f)
 {
-    size_t shared = (size_t)ROWS * (size_t)(f.in + 8) * sizeof(bf16);
-    int64_t items = (int64_t)(f.single != NULL ? f.top_k : f.order.most_tiles) *
-                    ((f.out + (GATED ? 7 : 15)) / (GATED ? 8 : OUTPUTS));
-    int blocks = BLOCKS * stream->device->multiprocessors;
-    if (allow_shared(stream, experts_few<HALVES, GATED>, shared)) {
-        launch_overlapping(stream, experts_few<HALVES, GATED>, dim3((unsigned)(items < blocks ? items : blocks)),
-                           32 * WARPS, shared, f);
+    size_t ring = (size_t)stages_of<HALVES>() * 2 * HALVES * THREADS * 16;
+    size_t shared = ring + (size_t)ROWS * (size_t)(f.in + 8) * sizeof(bf16);
+    if (allow_shared(stream, experts_few<HALVES, GATED>, shared) &&
+        share_multiprocessor(stream, experts_few<HALVES, GATED>)) {
+        launch_overlapping(stream, experts_few<HALVES, GATED>, dim3((unsigned)stream->device->multiprocessors), THREADS,
+                           shared, f);
     }
 }
 
-// The warps take 1024 inputs in a step, or 768, whichever leaves fewer idle.
+// The warps take 512 inputs in a step, or 768, whichever leaves fewer idle.
 template <bool GATED> static void multiply(struct sl_stream *stream, const few_job &f)
 {
-    int in_fours = (f.in + 1023) / 1024 * 1024, in_threes = (f.in + 767) / 768 * 768;
-    if (in_threes < in_fours) {
+    int in_twos = (f.in + 511) / 512 * 512, in_threes = (f.in + 767) / 768 * 768;
+    if (in_threes < in_twos) {
         launch<3, GATED>(stream, f);
     } else {
-        launch<4, GATED>(stream, f);
+        launch<2, GATED>(stream, f);
     }
 }
 
