@@ -6,7 +6,7 @@
 
 static __device__ __forceinline__ float silu(float x)
 {
-    return x / (1.0f + __expf(-x));
+    return __fdividef(x, 1.0f + __expf(-x));
 }
 
 // GELU of one value. The tanh form by way of the logistic function: (1 + tanh u) / 2 = 1 / (1 + e^(-2u)).

@@ -30,6 +30,17 @@ static __device__ __forceinline__ void bring_box(void *to, const CUtensorMap *bo
                  : "memory");
 }
 
+// Likewise to the same address in every block of the cluster that has a bit in `blocks`, each one's barrier counting
+// what arrives there.
+static __device__ __forceinline__ void bring_box_to(int blocks, void *to, const CUtensorMap *boxes, int column, int row,
+                                                    uint64_t *barrier)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+                 "[%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
+                 "l"(boxes), "r"(column), "r"(row), "r"(shared_address(barrier)), "h"((uint16_t)blocks)
+                 : "memory");
+}
+
 // Asks for the description itself.
 static __device__ __forceinline__ void prepare_boxes(const CUtensorMap *boxes)
 {

@@ -74,7 +74,7 @@ struct experts_one {
 int cuda_experts_one_takes(const struct experts_one *one);
 void cuda_experts_one(struct sl_stream *stream, const struct experts_one *one);
 
-enum { CUDA_EXPERTS_FEW_ROWS = 8, CUDA_EXPERTS_MANY_ROWS = 128 }; // of a tile
+enum { CUDA_EXPERTS_FEW_ROWS = 8, CUDA_EXPERTS_MANY_ROWS = 256 }; // of a tile
 
 #ifdef __cplusplus
 }

@@ -4,7 +4,7 @@
 #include "cuda/ops.h"
 #include "cuda/rope.cuh"
 
-enum { WARPS = 8, MOST_PAIRS = 512 };
+enum { WARPS = 8, MOST_PAIRS = 512, MANY_ROWS = 1024 };
 
 // --- the tower: by row and column of the patch ---
 
@@ -121,22 +121,13 @@ template <typename T> static __device__ T *slot_of(const store_job &job, T *base
     return base + ((page * job.kv_heads + head) * job.page_tokens + index % job.page_tokens) * job.d;
 }
 
-// A warp for each head of a row; d a multiple of 4, up to 256.
-template <typename T> static __global__ void norm_rope_store(const store_job job)
+// One head of a row, by a warp; d a multiple of 4, up to 256.
+template <typename T>
+static __device__ __forceinline__ void store_head(const store_job &job, int row, int head, const float *cosine,
+                                                  const float *sine)
 {
     typedef typename two_of<T>::type two;
-    __shared__ __align__(16) float cosine[128], sine[128];
-    int row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32, pairs = job.d / 2;
-    int head = (int)blockIdx.y * WARPS + warp;
-    let_next_begin();
-    for (int j = threadIdx.x; j < pairs; j += blockDim.x) {
-        angle_of(job.angles, row, j, &cosine[j], &sine[j]); // no kernel writes positions
-    }
-    wait_for_previous();
-    __syncthreads();
-    if (head >= job.heads + 2 * job.kv_heads) {
-        return;
-    }
+    int lane = threadIdx.x % 32, pairs = job.d / 2;
     T *x = (T *)job.qkv + row * job.stride + (int64_t)head * job.d;
     if (head >= job.heads + job.kv_heads) {
         two *to = (two *)slot_of(job, (T *)job.v, row, head - job.heads - job.kv_heads);
@@ -148,6 +139,23 @@ template <typename T> static __global__ void norm_rope_store(const store_job job
     const T *weight = (const T *)(head < job.heads ? job.q_norm : job.k_norm);
     T *to = head < job.heads ? x : slot_of(job, (T *)job.k, row, head - job.heads);
     norm_and_turn<2>(x, weight, pairs, job.eps, cosine, sine, to);
+}
+
+// A warp for each head of a row, or for several.
+template <typename T> static __global__ void norm_rope_store(const store_job job)
+{
+    __shared__ __align__(16) float cosine[128], sine[128];
+    int row = blockIdx.x;
+    let_next_begin();
+    for (int j = threadIdx.x; j < job.d / 2; j += blockDim.x) {
+        angle_of(job.angles, row, j, &cosine[j], &sine[j]); // no kernel writes positions
+    }
+    wait_for_previous();
+    __syncthreads();
+    int first = (int)(blockIdx.y * WARPS + threadIdx.x / 32), apart = (int)gridDim.y * WARPS;
+    for (int head = first; head < job.heads + 2 * job.kv_heads; head += apart) {
+        store_head<T>(job, row, head, cosine, sine);
+    }
 }
 
 void cuda_qk_norm_rope_store(struct sl_stream *stream, const struct sl_ragged *ragged, const struct sl_tensor *qkv,
@@ -180,7 +188,9 @@ void cuda_qk_norm_rope_store(struct sl_stream *stream, const struct sl_ragged *r
         cuda_fail(stream, SL_ERR_MODEL_CONFIG, "heads of %d: the GPU's kernels take multiples of 4 up to 256", job.d);
         return;
     }
-    dim3 grid((unsigned)ragged->rows, (unsigned)((heads + 2 * job.kv_heads + WARPS - 1) / WARPS));
+    // Of many rows each is one block's, so that angles are computed once.
+    int blocks = ragged->rows >= MANY_ROWS ? 1 : (heads + 2 * job.kv_heads + WARPS - 1) / WARPS;
+    dim3 grid((unsigned)ragged->rows, (unsigned)blocks);
     void (*kernel)(store_job) = qkv->dtype == SL_F32 ? norm_rope_store<float> : norm_rope_store<bf16>;
     if (share_multiprocessor(stream, kernel)) {
         launch_overlapping(stream, kernel, grid, 32 * WARPS, 0, job);

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks of one cluster, which run at the same time and reach each other's shared memory (PTX ISA, "barrier.cluster",
+// "mapa").
+#ifndef SL_CUDA_CLUSTER_CUH
+#define SL_CUDA_CLUSTER_CUH
+
+#include "cuda/barrier.cuh"
+
+// This block's number in its cluster.
+static __device__ __forceinline__ int cluster_rank(void)
+{
+    int rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// Of all threads of the cluster's blocks.
+static __device__ __forceinline__ void cluster_meet(void)
+{
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// After barrier_create, by the thread that called it, before cluster_meet: other blocks may use the barriers.
+static __device__ __forceinline__ void publish_barriers_to_cluster(void)
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// At the barrier that stands at this one's address in the block of this rank.
+static __device__ __forceinline__ void barrier_arrive_in(uint64_t *barrier, int rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(shared_address(barrier)),
+                 "r"(rank)
+                 : "memory");
+}
+
+#endif
