@@ -46,8 +46,10 @@ struct attention_job cuda_attention_job(const struct sl_ragged *ragged, const st
     job.row_start = (const int32_t *)ragged->row_start.data;
     job.kv_length = (const int32_t *)ragged->kv_length.data;
     job.page_table = (const int32_t *)ragged->page_table.data;
+    job.pages = kv->k.shape[0];
     job.page_stride = ragged->page_table.stride[0];
     job.sequences = ragged->sequences;
+    job.rows = ragged->rows;
     job.max_rows = ragged->max_rows;
     job.heads = heads;
     job.kv_heads = (int)kv->k.shape[1];

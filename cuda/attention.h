@@ -12,8 +12,10 @@ struct attention_job {
     int64_t q_stride, kv_stride, y_stride; // elements from row to row; kv_stride unless paged
     const int32_t *row_start;              // [sequences + 1]
     const int32_t *kv_length, *page_table; // paged only
+    int64_t pages;                         // paged only: how many there are
     int64_t page_stride;                   // entries from one sequence's page list to the next one's
     int sequences, max_rows, heads, kv_heads, d, page_tokens;
+    int rows;       // paged only: of q
     int is_paged;   // and causal; else every row of a group sees the whole group
     int least_rows; // sequences of fewer rows are left to another kernel
     int is_f32;

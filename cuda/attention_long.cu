@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Causal attention of many rows over the paged cache for the published head size, 128 (FlashAttention-3, Shah et al.
-// 2024). A block is one warpgroup that brings keys and values, 128 tokens at a time, and two that each attend with 64
-// query rows of one head. They meet at barriers in shared memory alone, so that while one of the two is busy with its
-// softmax the tensor cores work for the other.
+// 2024). A block is one warpgroup that brings queries, keys and values, 128 tokens at a time, and two that each attend
+// with 64 query rows of one head. They meet at barriers in shared memory alone, so that while one of the two is busy
+// with its softmax the tensor cores work for the other. A block stays on its multiprocessor and does one piece of work
+// after the other: while the two end one, what the next begins with is on its way.
 #include "cuda/attention_tiles.cuh"
-#include "cuda/barrier.cuh"
+#include "cuda/boxes.cuh"
 
 enum {
     SIZE = 128,
@@ -15,6 +16,14 @@ enum {
     PAGE_PART = 64, // tokens that lie in one page for sure
     ROW_UNITS = SIZE / 8,
     THREADS = 128 * (READERS + 1),
+    K = 0, // keys or values
+    V = 1,
+    SIDES = 2,
+    TURNS = 1, // the first of the readers' barriers
+};
+
+struct queries {
+    uint4 units[64 * ROW_UNITS];
 };
 
 struct stage {
@@ -22,73 +31,149 @@ struct stage {
 };
 
 struct long_tiles {
-    uint4 q[READERS][64 * ROW_UNITS]; // later the result, row by row
-    stage k[STAGES], v[STAGES];
-    uint64_t k_full[STAGES], v_full[STAGES], k_free[STAGES], v_free[STAGES];
+    queries q[READERS];
+    uint4 y[READERS][64 * ROW_UNITS]; // the result, row by row
+    stage kv[SIDES][STAGES];
+    uint64_t q_full[READERS], q_free[READERS];
+    uint64_t full[SIDES][STAGES], free[SIDES][STAGES];
 };
+
+// ---- What a block does
+
+// ROWS query rows of one head.
+struct piece {
+    const int32_t *pages;
+    int head, kv_head;
+    int first, left;           // of all query rows the first one, and how many of the sequence there are from it on
+    int visible, seen, length; // tokens: to its first row, to its last one, in all
+};
+
+// Of a sequence those that see most are first, all heads beside each other. 0: there is no such piece, or it is not for
+// this kernel.
+static __device__ __forceinline__ int find_piece(const attention_job &job, int number, piece &p)
+{
+    int blocks = (job.max_rows + ROWS - 1) / ROWS, rest = number / job.heads;
+    int b = rest / blocks, row0 = (blocks - 1 - rest % blocks) * ROWS;
+    int begin = job.row_start[b], rows = job.row_start[b + 1] - begin;
+    p.pages = job.page_table + b * job.page_stride;
+    p.head = number % job.heads;
+    p.kv_head = p.head / (job.heads / job.kv_heads);
+    p.first = begin + row0;
+    p.left = rows - row0;
+    p.length = job.kv_length[b];
+    p.visible = p.length - rows + row0 + 1;
+    p.seen = p.visible + ROWS - 1 < p.length ? p.visible + ROWS - 1 : p.length;
+    return p.left > 0 && rows >= job.least_rows;
+}
+
+// This block's piece in a round; every other round goes backwards, so that all blocks have about as much to do.
+static __device__ __forceinline__ int number_of(int round)
+{
+    return (int)(round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x));
+}
 
 // ---- The warpgroup that brings
 
-struct bringer {
-    const int32_t *pages;
-    int64_t own; // this thread's first element of a page
-    uint32_t to; // bytes from the beginning of a tile
-    int row, seen;
-};
-
-static __device__ __forceinline__ void bring_tile(const attention_job &job, const bringer &w, const void *all,
-                                                  stage *tile, int token)
+// The first of a page's rows of this head, where `token` is, as boxes count them.
+static __device__ __forceinline__ int row_of(const attention_job &job, const piece &p, int token)
 {
-    uint32_t to = shared_address(tile) + w.to;
+    return (p.pages[token / job.page_tokens] * job.kv_heads + p.kv_head) * job.page_tokens + token % job.page_tokens;
+}
+
+// All of its tokens are there: by the copy engine, for which one thread asks.
+static __device__ __forceinline__ void bring_whole(const attention_job &job, const piece &p, const CUtensorMap *boxes,
+                                                   stage *tile, uint64_t *full, int token)
+{
+    if (threadIdx.x > 0) {
+        barrier_arrive(full);
+        return;
+    }
+    barrier_expect(full, sizeof(stage));
 #pragma unroll
-    for (int part = 0; part < TOKENS / PAGE_PART; part++, token += PAGE_PART) {
-        int64_t page = token < w.seen ? w.pages[token / job.page_tokens] : 0;
-        const bf16 *from = (const bf16 *)all + page * job.kv_heads * job.page_tokens * SIZE +
-                           (int64_t)(token % job.page_tokens) * SIZE + w.own;
-#pragma unroll
-        for (int n = 0; n < PAGE_PART / 8; n++) {
-            int row = part * PAGE_PART + 8 * n;
-            copy_to_shared(to + row * PANEL_UNITS * 16, from + 8 * n * SIZE, token + w.row + 8 * n < w.seen);
-        }
+    for (int part = 0; part < TOKENS; part += PAGE_PART) {
+        int row = row_of(job, p, token + part);
+        bring_box(&tile->units[place_of(part, 0, TOKENS)], boxes, 0, row, full);
+        bring_box(&tile->units[place_of(part, PANEL_UNITS, TOKENS)], boxes, CUDA_BOX_COLUMNS, row, full);
     }
 }
 
-static __device__ __forceinline__ void bring_all(const attention_job &job, long_tiles &tiles, int b, int kv_head,
-                                                 int seen)
+// The sequence ends in it: zeros behind the end, since what lies there may be no number even times a weight of 0.
+static __device__ __forceinline__ void bring_end(const attention_job &job, const piece &p, const void *all, stage *tile,
+                                                 uint64_t *full, int token)
 {
-    int unit = threadIdx.x % ROW_UNITS;
-    bringer w = {job.page_table + b * job.page_stride, 0, 0, (int)threadIdx.x / ROW_UNITS, seen};
-    w.own = ((int64_t)kv_head * job.page_tokens + w.row) * SIZE + 8 * unit;
-    w.to = place_of(w.row, unit, TOKENS) * 16;
-    for (int tile = 0; tile * TOKENS < seen; tile++) {
-        int at = tile % STAGES, before = parity_of<STAGES>(tile) ^ 1;
-        barrier_wait(&tiles.k_free[at], before);
-        bring_tile(job, w, job.k, &tiles.k[at], tile * TOKENS);
-        barrier_arrive_with_copies(&tiles.k_full[at]);
-        barrier_wait(&tiles.v_free[at], before);
-        bring_tile(job, w, job.v, &tiles.v[at], tile * TOKENS);
-        barrier_arrive_with_copies(&tiles.v_full[at]);
+    int unit = threadIdx.x % ROW_UNITS, first = threadIdx.x / ROW_UNITS;
+#pragma unroll 1 // registers are few
+    for (int part = 0; part < TOKENS; part += PAGE_PART) {
+        int64_t row = token + part < p.length ? row_of(job, p, token + part) : 0;
+        const bf16 *from = (const bf16 *)all + row * SIZE + 8 * unit;
+#pragma unroll 1
+        for (int own = first; own < PAGE_PART; own += 128 / ROW_UNITS) {
+            copy_async(&tile->units[place_of(part + own, unit, TOKENS)], from + own * SIZE,
+                       token + part + own < p.length);
+        }
+    }
+    barrier_arrive_with_copies(full);
+}
+
+static __device__ __forceinline__ void bring_tile(const attention_job &job, const piece &p, const void *all,
+                                                  const CUtensorMap *boxes, stage *tile, uint64_t *full, int token)
+{
+    if (token + TOKENS <= p.length) {
+        bring_whole(job, p, boxes, tile, full, token);
+    } else {
+        bring_end(job, p, all, tile, full, token);
+    }
+}
+
+// By one thread.
+static __device__ __forceinline__ void bring_queries(const CUtensorMap *boxes, long_tiles &tiles, const piece &p,
+                                                     int parity)
+{
+    for (int reader = 0; reader < READERS; reader++) {
+        queries *q = &tiles.q[reader];
+        uint64_t *full = &tiles.q_full[reader];
+        int row = p.first + 64 * reader; // those behind the sequence's last give results that are not written
+        barrier_wait(&tiles.q_free[reader], parity);
+        barrier_expect(full, sizeof(queries));
+        bring_box(&q->units[place_of(0, 0, 64)], boxes, p.head * SIZE, row, full);
+        bring_box(&q->units[place_of(0, PANEL_UNITS, 64)], boxes, p.head * SIZE + CUDA_BOX_COLUMNS, row, full);
+    }
+}
+
+static __device__ __forceinline__ void bring_all(const attention_job &job, const CUtensorMap *q, const CUtensorMap *k,
+                                                 const CUtensorMap *v, long_tiles &tiles, int pieces)
+{
+    uint32_t use = 0, done = 0; // tiles and pieces so far
+    piece p;
+    for (int round = 0; number_of(round) < pieces; round++) {
+        if (!find_piece(job, number_of(round), p)) {
+            continue;
+        }
+        for (int token = 0; token < p.seen; token += TOKENS, use++) {
+            uint32_t at = use % STAGES, before = parity_of<STAGES>(use) ^ 1;
+#pragma unroll 1 // registers are few
+            for (int side = 0; side < SIDES; side++) {
+                barrier_wait(&tiles.free[side][at], before);
+                bring_tile(job, p, side == K ? job.k : job.v, side == K ? k : v, &tiles.kv[side][at],
+                           &tiles.full[side][at], token);
+                if (token == 0 && side == K && threadIdx.x == 0) {
+                    bring_queries(q, tiles, p, parity_of<1>(done) ^ 1);
+                }
+            }
+        }
+        done++;
     }
 }
 
 // ---- Those that attend
 
-static __device__ __forceinline__ void bring_queries(uint4 *to, const bf16 *from, int64_t stride, int rows, int reader)
-{
-    for (int i = threadIdx.x % 128; i < 64 * ROW_UNITS; i += 128) {
-        int row = i / ROW_UNITS, unit = i % ROW_UNITS, valid = row < rows;
-        copy_async(to + place_of(row, unit, 64), from + (valid ? row * stride + 8 * unit : 0), valid);
-    }
-    copies_commit();
-    copies_wait<0>();
-    publish_shared();
-    meet(1 + reader, 128);
-}
-
-static __device__ __forceinline__ void wait_for_tile(uint64_t *full, int parity)
+// is_whole: it came by the copy engine.
+static __device__ __forceinline__ void wait_for_tile(uint64_t *full, int parity, int is_whole)
 {
     barrier_wait(full, parity);
-    publish_shared(); // what others copied, to this warpgroup's products
+    if (!is_whole) {
+        publish_shared(); // what others copied, to this warpgroup's products
+    }
 }
 
 // By each warp.
@@ -99,93 +184,135 @@ static __device__ __forceinline__ void let_go(uint64_t *free)
     }
 }
 
-// visible: what the warpgroup's first row sees; seen: what the block's last one does.
-static __device__ __forceinline__ void attend(const attention_job &job, long_tiles &tiles, int reader, int row,
-                                              int visible, int seen, float (&o)[SIZE / 2], softmax &state)
+// Products of the two take turns, so that a softmax runs beside the other's products, not half as fast beside half of
+// them. Barrier TURNS + reader: the other has let this one begin.
+static __device__ __forceinline__ void take_turn(int reader)
+{
+    meet(TURNS + reader, 128 * READERS);
+}
+
+static __device__ __forceinline__ void end_turn(int reader)
+{
+    announce(TURNS + READERS - 1 - reader, 128 * READERS);
+}
+
+// use: the tiles before. Returns those with this piece's.
+static __device__ __forceinline__ uint32_t attend(const attention_job &job, long_tiles &tiles, const piece &piece,
+                                                  int reader, int row, uint32_t use, float (&o)[SIZE / 2],
+                                                  softmax &state)
 {
     float scale = job.scale * 1.4426950408889634f, s[TOKENS / 2], old[2];
     uint32_t p[TOKENS / 16][4];
-    uint32_t q = shared_address(tiles.q[reader]) / 16, k = shared_address(tiles.k) / 16;
-    uint32_t v = shared_address(tiles.v) / 16;
+    uint32_t q = shared_address(&tiles.q[reader]) / 16, k = shared_address(tiles.kv[K]) / 16;
+    uint32_t v = shared_address(tiles.kv[V]) / 16;
     const int stage_units = sizeof(stage) / 16;
-    wait_for_tile(&tiles.k_full[0], 0);
+    int visible = piece.visible + 64 * reader, seen = piece.seen, length = piece.length;
+    uint32_t at = use % STAGES;
+    wait_for_tile(&tiles.full[K][at], parity_of<STAGES>(use), TOKENS <= length);
     products_begin();
-    score<SIZE, 64, TOKENS>(s, q, k);
+    score<SIZE, 64, TOKENS>(s, q, k + at * stage_units);
     products_wait<0>();
-    let_go(&tiles.k_free[0]);
+    let_go(&tiles.free[K][at]);
     if (TOKENS > visible) {
         mask<TOKENS>(s, 0, visible, 1, row);
     }
     soften<TOKENS>(state, s, old, scale);
     pack_weights<TOKENS>(p, s);
-    int tile = 1;
-    for (; tile * TOKENS < seen; tile++) {
-        int now = tile % STAGES, last = (tile - 1) % STAGES;
-        wait_for_tile(&tiles.k_full[now], parity_of<STAGES>(tile));
+    use++;
+    if (TOKENS < seen) {
+        wait_for_tile(&tiles.full[K][use % STAGES], parity_of<STAGES>(use), 2 * TOKENS <= length);
+    }
+    for (int token = TOKENS; token < seen; token += TOKENS) {
+        uint32_t now = use % STAGES, last = (use - 1) % STAGES;
+        take_turn(reader);
         products_begin();
         score<SIZE, 64, TOKENS>(s, q, k + now * stage_units);
-        wait_for_tile(&tiles.v_full[last], parity_of<STAGES>(tile - 1));
+        wait_for_tile(&tiles.full[V][last], parity_of<STAGES>(use - 1), 1); // the sequence does not end there
         weigh<SIZE, TOKENS>(o, p, v + last * stage_units);
+        end_turn(reader);
         products_wait<1>();
-        let_go(&tiles.k_free[now]);
-        if ((tile + 1) * TOKENS > visible) {
-            mask<TOKENS>(s, tile * TOKENS, visible, 1, row);
+        let_go(&tiles.free[K][now]);
+        if (token + TOKENS > visible) {
+            mask<TOKENS>(s, token, visible, 1, row);
         }
         soften<TOKENS>(state, s, old, scale);
+        use++;
+        // This wait comes early, as its branches keep the compiler from waiting for the products before the softmax.
+        if (token + TOKENS < seen) {
+            wait_for_tile(&tiles.full[K][use % STAGES], parity_of<STAGES>(use), token + 2 * TOKENS <= length);
+        }
         products_wait<0>();
-        let_go(&tiles.v_free[last]);
+        let_go(&tiles.free[V][last]);
         shrink<SIZE>(o, old);
         pack_weights<TOKENS>(p, s);
     }
-    int last = (tile - 1) % STAGES;
-    wait_for_tile(&tiles.v_full[last], parity_of<STAGES>(tile - 1));
+    let_go(&tiles.q_free[reader]);
+    uint32_t last = (use - 1) % STAGES;
+    wait_for_tile(&tiles.full[V][last], parity_of<STAGES>(use - 1), (seen + TOKENS - 1) / TOKENS * TOKENS <= length);
     products_begin();
     weigh<SIZE, TOKENS>(o, p, v + last * stage_units);
     products_wait<0>();
+    let_go(&tiles.free[V][last]);
+    return use;
+}
+
+static __device__ __forceinline__ void attend_all(const attention_job &job, long_tiles &tiles, int reader, int pieces)
+{
+    int row = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4; // this lane's first of the 64
+    uint32_t use = 0, done = 0;                                 // tiles and pieces so far
+    piece p;
+    if (reader == 1) {
+        end_turn(reader); // the other goes first
+    }
+    for (int round = 0; number_of(round) < pieces; round++) {
+        if (!find_piece(job, number_of(round), p)) {
+            continue;
+        }
+        float o[SIZE / 2] = {};
+        softmax state = {{-INFINITY, -INFINITY}, {0, 0}};
+        barrier_wait(&tiles.q_full[reader], parity_of<1>(done));
+        use = attend(job, tiles, p, reader, row, use, o, state);
+        put<SIZE>(job, state, o, tiles.y[reader], row, p.first + 64 * reader, p.left - 64 * reader, p.head);
+        done++;
+    }
+    if (reader == 0) {
+        take_turn(reader); // as often as the other gave it
+    }
 }
 
 static __device__ __forceinline__ void create_barriers(long_tiles &tiles)
 {
     if (threadIdx.x == 0) {
-        for (int i = 0; i < STAGES; i++) {
-            barrier_create(&tiles.k_full[i], 128);
-            barrier_create(&tiles.v_full[i], 128);
-            barrier_create(&tiles.k_free[i], 4 * READERS);
-            barrier_create(&tiles.v_free[i], 4 * READERS);
+        for (int i = 0; i < READERS; i++) {
+            barrier_create(&tiles.q_full[i], 1);
+            barrier_create(&tiles.q_free[i], 4);
         }
+        for (int i = 0; i < STAGES; i++) {
+            for (int side = 0; side < SIDES; side++) {
+                barrier_create(&tiles.full[side][i], 128);
+                barrier_create(&tiles.free[side][i], 4 * READERS);
+            }
+        }
+        publish_barriers();
     }
     __syncthreads();
 }
 
-static __global__ void __launch_bounds__(THREADS, 1) attention_long(const attention_job job)
+static __global__ void __launch_bounds__(THREADS, 1)
+    attention_long(const attention_job job, const __grid_constant__ CUtensorMap q,
+                   const __grid_constant__ CUtensorMap k, const __grid_constant__ CUtensorMap v, int pieces)
 {
-    extern __shared__ unsigned char dynamic[];
-    long_tiles &tiles = *(long_tiles *)aligned_shared(dynamic);
+    extern __shared__ __align__(1024) unsigned char dynamic[]; // as panels must be
+    long_tiles &tiles = *(long_tiles *)dynamic;
     int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); // the compiler sees that a warp has one
-    int head = blockIdx.y, b = blockIdx.z, kv_head = head / (job.heads / job.kv_heads);
-    int begin = job.row_start[b], rows = job.row_start[b + 1] - begin, length = job.kv_length[b];
-    int row0 = (int)(gridDim.x - 1 - blockIdx.x) * ROWS; // those that see most go first
-    if (row0 >= rows || rows < job.least_rows) {
-        return;
-    }
-    int visible = length - rows + row0 + 1; // to the block's first row
-    int seen = visible + ROWS - 1 < length ? visible + ROWS - 1 : length;
     create_barriers(tiles);
     if (group == 0) {
-        give_registers_up<40>();
-        bring_all(job, tiles, b, kv_head, seen);
-        return;
+        give_registers_up<56>();
+        bring_all(job, &q, &k, &v, tiles, pieces);
+    } else {
+        take_registers<224>();
+        attend_all(job, tiles, group - 1, pieces);
     }
-    take_registers<232>();
-    int reader = group - 1, row = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4; // this lane's first of the 64
-    int first = begin + row0 + 64 * reader, left = rows - row0 - 64 * reader;
-    const bf16 *q = (const bf16 *)job.q + (int64_t)(left > 0 ? first : begin) * job.q_stride + (int64_t)head * SIZE;
-    float o[SIZE / 2] = {};
-    softmax state = {{-INFINITY, -INFINITY}, {0, 0}};
-    bring_queries(tiles.q[reader], q, job.q_stride, left, reader);
-    attend(job, tiles, reader, row, visible + 64 * reader, seen, o, state);
-    meet(1 + reader, 128); // the queries are no longer read
-    put<SIZE>(job, state, o, tiles.q[reader], row, first, left, head);
 }
 
 int cuda_attention_long(struct sl_stream *stream, const struct attention_job *job)
@@ -194,10 +321,15 @@ int cuda_attention_long(struct sl_stream *stream, const struct attention_job *jo
         !in_words(job->y, job->y_stride) || job->page_tokens % PAGE_PART != 0) {
         return 0;
     }
-    dim3 grid((unsigned)((job->max_rows + ROWS - 1) / ROWS), (unsigned)job->heads, (unsigned)job->sequences);
-    size_t shared = sizeof(long_tiles) + 1024;
-    if (allow_shared(stream, attention_long, shared)) {
-        attention_long<<<grid, THREADS, shared, stream->native>>>(*job);
+    CUtensorMap q, k, v;
+    int64_t tokens = job->pages * job->kv_heads * job->page_tokens;
+    int pieces = (job->max_rows + ROWS - 1) / ROWS * job->heads * job->sequences;
+    int blocks = pieces < stream->device->multiprocessors ? pieces : stream->device->multiprocessors;
+    size_t shared = sizeof(long_tiles);
+    if (cuda_boxes(stream, &q, job->q, job->rows, job->q_stride, 64) &&
+        cuda_boxes(stream, &k, job->k, tokens, SIZE, PAGE_PART) &&
+        cuda_boxes(stream, &v, job->v, tokens, SIZE, PAGE_PART) && allow_shared(stream, attention_long, shared)) {
+        attention_long<<<(unsigned)blocks, THREADS, shared, stream->native>>>(*job, q, k, v, pieces);
     }
     return 1;
 }

@@ -36,15 +36,21 @@ static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, int parit
 }
 
 // Of the phase in which stage `use` % STAGES of a ring is used for the `use`-th time in all.
-template <int STAGES> static __device__ __forceinline__ int parity_of(int use)
+template <int STAGES> static __device__ __forceinline__ int parity_of(uint32_t use)
 {
-    return use / STAGES % 2;
+    return (int)(use / STAGES % 2);
 }
 
 // Of the `count` threads that call it, whole warps; `number` is 1 to 15.
 static __device__ __forceinline__ void meet(int number, int count)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(count) : "memory");
+}
+
+// Counts this thread's warp among those of a meeting, and goes on.
+static __device__ __forceinline__ void announce(int number, int count)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(count) : "memory");
 }
 
 // How many registers a thread of this warpgroup has from here on; all of the block together no more than it began with.
