@@ -219,11 +219,9 @@ static __device__ __forceinline__ uint32_t attend(const attention_job &job, long
     soften<TOKENS>(state, s, old, scale);
     pack_weights<TOKENS>(p, s);
     use++;
-    if (TOKENS < seen) {
-        wait_for_tile(&tiles.full[K][use % STAGES], parity_of<STAGES>(use), 2 * TOKENS <= length);
-    }
     for (int token = TOKENS; token < seen; token += TOKENS) {
         uint32_t now = use % STAGES, last = (use - 1) % STAGES;
+        wait_for_tile(&tiles.full[K][now], parity_of<STAGES>(use), token + TOKENS <= length);
         take_turn(reader);
         products_begin();
         score<SIZE, 64, TOKENS>(s, q, k + now * stage_units);
@@ -236,15 +234,15 @@ static __device__ __forceinline__ uint32_t attend(const attention_job &job, long
             mask<TOKENS>(s, token, visible, 1, row);
         }
         soften<TOKENS>(state, s, old, scale);
-        use++;
-        // This wait comes early, as its branches keep the compiler from waiting for the products before the softmax.
-        if (token + TOKENS < seen) {
-            wait_for_tile(&tiles.full[K][use % STAGES], parity_of<STAGES>(use), token + 2 * TOKENS <= length);
+        // Seldom, behind the first tiles. The branch also keeps the compiler from waiting before the softmax.
+        if (__any_sync(0xffffffffu, old[0] != 1 || old[1] != 1)) {
+            products_wait<0>();
+            shrink<SIZE>(o, old);
         }
         products_wait<0>();
         let_go(&tiles.free[V][last]);
-        shrink<SIZE>(o, old);
         pack_weights<TOKENS>(p, s);
+        use++;
     }
     let_go(&tiles.q_free[reader]);
     uint32_t last = (use - 1) % STAGES;

@@ -56,7 +56,7 @@ static __device__ __forceinline__ void soften(softmax &state, float (&s)[TOKENS 
         }
         most = maximum_of_four(most);
         float base = most == -INFINITY ? 0 : most * scale; // a row that sees nothing here
-        old[half] = power_of_two(state.most[half] * scale - base);
+        old[half] = most == state.most[half] ? 1 : power_of_two(state.most[half] * scale - base);
         state.most[half] = most;
 #pragma unroll
         for (int n = 0; n < TOKENS / 8; n++) {
