@@ -4,8 +4,12 @@
 // with 64 query rows of one head. They meet at barriers in shared memory alone, so that while one of the two is busy
 // with its softmax the tensor cores work for the other. A block stays on its multiprocessor and does one piece of work
 // after the other: while the two end one, what the next begins with is on its way.
+//
+// PAIR is 2 where two query heads at a time have the same keys and values: then a cluster of two blocks has these
+// heads, and each block brings half of every tile for both.
 #include "cuda/attention_tiles.cuh"
 #include "cuda/boxes.cuh"
+#include "cuda/cluster.cuh"
 
 enum {
     SIZE = 128,
@@ -50,13 +54,13 @@ struct piece {
 
 // Of a sequence those that see most are first, all heads beside each other. 0: there is no such piece, or it is not for
 // this kernel.
-static __device__ __forceinline__ int find_piece(const attention_job &job, int number, piece &p)
+template <int PAIR> static __device__ __forceinline__ int find_piece(const attention_job &job, int number, piece &p)
 {
-    int blocks = (job.max_rows + ROWS - 1) / ROWS, rest = number / job.heads;
+    int blocks = (job.max_rows + ROWS - 1) / ROWS, groups = job.heads / PAIR, rest = number / groups;
     int b = rest / blocks, row0 = (blocks - 1 - rest % blocks) * ROWS;
     int begin = job.row_start[b], rows = job.row_start[b + 1] - begin;
     p.pages = job.page_table + b * job.page_stride;
-    p.head = number % job.heads;
+    p.head = number % groups * PAIR + blockIdx.x % PAIR;
     p.kv_head = p.head / (job.heads / job.kv_heads);
     p.first = begin + row0;
     p.left = rows - row0;
@@ -66,10 +70,11 @@ static __device__ __forceinline__ int find_piece(const attention_job &job, int n
     return p.left > 0 && rows >= job.least_rows;
 }
 
-// This block's piece in a round; every other round goes backwards, so that all blocks have about as much to do.
-static __device__ __forceinline__ int number_of(int round)
+// The cluster's piece in a round; every other round goes backwards, so that all have about as much to do.
+template <int PAIR> static __device__ __forceinline__ int number_of(int round)
 {
-    return (int)(round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x));
+    uint32_t clusters = gridDim.x / PAIR, own = blockIdx.x / PAIR;
+    return (int)(round * clusters + (round % 2 ? clusters - 1 - own : own));
 }
 
 // ---- The warpgroup that brings
@@ -81,6 +86,7 @@ static __device__ __forceinline__ int row_of(const attention_job &job, const pie
 }
 
 // All of its tokens are there: by the copy engine, for which one thread asks.
+template <int PAIR>
 static __device__ __forceinline__ void bring_whole(const attention_job &job, const piece &p, const CUtensorMap *boxes,
                                                    stage *tile, uint64_t *full, int token)
 {
@@ -89,11 +95,14 @@ static __device__ __forceinline__ void bring_whole(const attention_job &job, con
         return;
     }
     barrier_expect(full, sizeof(stage));
+    // Of a pair each brings half of it, for both.
+    int own = blockIdx.x % PAIR * PAGE_PART;
 #pragma unroll
-    for (int part = 0; part < TOKENS; part += PAGE_PART) {
+    for (int part = own; part < own + TOKENS / PAIR; part += PAGE_PART) {
         int row = row_of(job, p, token + part);
-        bring_box(&tile->units[place_of(part, 0, TOKENS)], boxes, 0, row, full);
-        bring_box(&tile->units[place_of(part, PANEL_UNITS, TOKENS)], boxes, CUDA_BOX_COLUMNS, row, full);
+        bring_box_to((1 << PAIR) - 1, &tile->units[place_of(part, 0, TOKENS)], boxes, 0, row, full);
+        bring_box_to((1 << PAIR) - 1, &tile->units[place_of(part, PANEL_UNITS, TOKENS)], boxes, CUDA_BOX_COLUMNS, row,
+                     full);
     }
 }
 
@@ -115,11 +124,12 @@ static __device__ __forceinline__ void bring_end(const attention_job &job, const
     barrier_arrive_with_copies(full);
 }
 
+template <int PAIR>
 static __device__ __forceinline__ void bring_tile(const attention_job &job, const piece &p, const void *all,
                                                   const CUtensorMap *boxes, stage *tile, uint64_t *full, int token)
 {
     if (token + TOKENS <= p.length) {
-        bring_whole(job, p, boxes, tile, full, token);
+        bring_whole<PAIR>(job, p, boxes, tile, full, token);
     } else {
         bring_end(job, p, all, tile, full, token);
     }
@@ -140,13 +150,14 @@ static __device__ __forceinline__ void bring_queries(const CUtensorMap *boxes, l
     }
 }
 
+template <int PAIR>
 static __device__ __forceinline__ void bring_all(const attention_job &job, const CUtensorMap *q, const CUtensorMap *k,
                                                  const CUtensorMap *v, long_tiles &tiles, int pieces)
 {
     uint32_t use = 0, done = 0; // tiles and pieces so far
     piece p;
-    for (int round = 0; number_of(round) < pieces; round++) {
-        if (!find_piece(job, number_of(round), p)) {
+    for (int round = 0; number_of<PAIR>(round) < pieces; round++) {
+        if (!find_piece<PAIR>(job, number_of<PAIR>(round), p)) {
             continue;
         }
         for (int token = 0; token < p.seen; token += TOKENS, use++) {
@@ -154,8 +165,8 @@ static __device__ __forceinline__ void bring_all(const attention_job &job, const
 #pragma unroll 1 // registers are few
             for (int side = 0; side < SIDES; side++) {
                 barrier_wait(&tiles.free[side][at], before);
-                bring_tile(job, p, side == K ? job.k : job.v, side == K ? k : v, &tiles.kv[side][at],
-                           &tiles.full[side][at], token);
+                bring_tile<PAIR>(job, p, side == K ? job.k : job.v, side == K ? k : v, &tiles.kv[side][at],
+                                 &tiles.full[side][at], token);
                 if (token == 0 && side == K && threadIdx.x == 0) {
                     bring_queries(q, tiles, p, parity_of<1>(done) ^ 1);
                 }
@@ -184,6 +195,15 @@ static __device__ __forceinline__ void let_go(uint64_t *free)
     }
 }
 
+// In all blocks of a pair.
+template <int PAIR> static __device__ __forceinline__ void let_go_tile(uint64_t *free)
+{
+    int lane = threadIdx.x % 32;
+    if (lane < PAIR) {
+        barrier_arrive_in(free, lane);
+    }
+}
+
 // Products of the two take turns, so that a softmax runs beside the other's products, not half as fast beside half of
 // them. Barrier TURNS + reader: the other has let this one begin.
 static __device__ __forceinline__ void take_turn(int reader)
@@ -197,6 +217,7 @@ static __device__ __forceinline__ void end_turn(int reader)
 }
 
 // use: the tiles before. Returns those with this piece's.
+template <int PAIR>
 static __device__ __forceinline__ uint32_t attend(const attention_job &job, long_tiles &tiles, const piece &piece,
                                                   int reader, int row, uint32_t use, float (&o)[SIZE / 2],
                                                   softmax &state)
@@ -212,7 +233,7 @@ static __device__ __forceinline__ uint32_t attend(const attention_job &job, long
     products_begin();
     score<SIZE, 64, TOKENS>(s, q, k + at * stage_units);
     products_wait<0>();
-    let_go(&tiles.free[K][at]);
+    let_go_tile<PAIR>(&tiles.free[K][at]);
     if (TOKENS > visible) {
         mask<TOKENS>(s, 0, visible, 1, row);
     }
@@ -229,7 +250,7 @@ static __device__ __forceinline__ uint32_t attend(const attention_job &job, long
         weigh<SIZE, TOKENS>(o, p, v + last * stage_units);
         end_turn(reader);
         products_wait<1>();
-        let_go(&tiles.free[K][now]);
+        let_go_tile<PAIR>(&tiles.free[K][now]);
         if (token + TOKENS > visible) {
             mask<TOKENS>(s, token, visible, 1, row);
         }
@@ -240,7 +261,7 @@ static __device__ __forceinline__ uint32_t attend(const attention_job &job, long
             shrink<SIZE>(o, old);
         }
         products_wait<0>();
-        let_go(&tiles.free[V][last]);
+        let_go_tile<PAIR>(&tiles.free[V][last]);
         pack_weights<TOKENS>(p, s);
         use++;
     }
@@ -250,10 +271,11 @@ static __device__ __forceinline__ uint32_t attend(const attention_job &job, long
     products_begin();
     weigh<SIZE, TOKENS>(o, p, v + last * stage_units);
     products_wait<0>();
-    let_go(&tiles.free[V][last]);
+    let_go_tile<PAIR>(&tiles.free[V][last]);
     return use;
 }
 
+template <int PAIR>
 static __device__ __forceinline__ void attend_all(const attention_job &job, long_tiles &tiles, int reader, int pieces)
 {
     int row = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4; // this lane's first of the 64
@@ -262,14 +284,14 @@ static __device__ __forceinline__ void attend_all(const attention_job &job, long
     if (reader == 1) {
         end_turn(reader); // the other goes first
     }
-    for (int round = 0; number_of(round) < pieces; round++) {
-        if (!find_piece(job, number_of(round), p)) {
+    for (int round = 0; number_of<PAIR>(round) < pieces; round++) {
+        if (!find_piece<PAIR>(job, number_of<PAIR>(round), p)) {
             continue;
         }
         float o[SIZE / 2] = {};
         softmax state = {{-INFINITY, -INFINITY}, {0, 0}};
         barrier_wait(&tiles.q_full[reader], parity_of<1>(done));
-        use = attend(job, tiles, p, reader, row, use, o, state);
+        use = attend<PAIR>(job, tiles, p, reader, row, use, o, state);
         put<SIZE>(job, state, o, tiles.y[reader], row, p.first + 64 * reader, p.left - 64 * reader, p.head);
         done++;
     }
@@ -278,7 +300,7 @@ static __device__ __forceinline__ void attend_all(const attention_job &job, long
     }
 }
 
-static __device__ __forceinline__ void create_barriers(long_tiles &tiles)
+template <int PAIR> static __device__ __forceinline__ void create_barriers(long_tiles &tiles)
 {
     if (threadIdx.x == 0) {
         for (int i = 0; i < READERS; i++) {
@@ -288,14 +310,16 @@ static __device__ __forceinline__ void create_barriers(long_tiles &tiles)
         for (int i = 0; i < STAGES; i++) {
             for (int side = 0; side < SIDES; side++) {
                 barrier_create(&tiles.full[side][i], 128);
-                barrier_create(&tiles.free[side][i], 4 * READERS);
+                barrier_create(&tiles.free[side][i], 4 * READERS * PAIR);
             }
         }
         publish_barriers();
+        publish_barriers_to_cluster();
     }
-    __syncthreads();
+    cluster_meet();
 }
 
+template <int PAIR>
 static __global__ void __launch_bounds__(THREADS, 1)
     attention_long(const attention_job job, const __grid_constant__ CUtensorMap q,
                    const __grid_constant__ CUtensorMap k, const __grid_constant__ CUtensorMap v, int pieces)
@@ -303,14 +327,39 @@ static __global__ void __launch_bounds__(THREADS, 1)
     extern __shared__ __align__(1024) unsigned char dynamic[]; // as panels must be
     long_tiles &tiles = *(long_tiles *)dynamic;
     int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); // the compiler sees that a warp has one
-    create_barriers(tiles);
+    create_barriers<PAIR>(tiles);
     if (group == 0) {
         give_registers_up<56>();
-        bring_all(job, &q, &k, &v, tiles, pieces);
+        bring_all<PAIR>(job, &q, &k, &v, tiles, pieces);
     } else {
         take_registers<224>();
-        attend_all(job, tiles, group - 1, pieces);
+        attend_all<PAIR>(job, tiles, group - 1, pieces);
     }
+    cluster_meet(); // the other block may still write to this one
+}
+
+template <int PAIR>
+static void launch(struct sl_stream *stream, const struct attention_job *job, const CUtensorMap *maps)
+{
+    int pieces = (job->max_rows + ROWS - 1) / ROWS * job->heads / PAIR * job->sequences, clusters = 0;
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = PAIR;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.blockDim = dim3(THREADS);
+    config.gridDim = dim3((unsigned)pieces * PAIR);
+    config.dynamicSmemBytes = sizeof(long_tiles);
+    config.stream = stream->native;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    if (!allow_shared(stream, attention_long<PAIR>, sizeof(long_tiles)) ||
+        !cuda_check(stream, cudaOccupancyMaxActiveClusters(&clusters, attention_long<PAIR>, &config), "clusters")) {
+        return;
+    }
+    config.gridDim = dim3((unsigned)(pieces < clusters ? pieces : clusters) * PAIR);
+    cuda_check(stream, cudaLaunchKernelEx(&config, attention_long<PAIR>, *job, maps[0], maps[1], maps[2], pieces),
+               "attention");
 }
 
 int cuda_attention_long(struct sl_stream *stream, const struct attention_job *job)
@@ -319,15 +368,16 @@ int cuda_attention_long(struct sl_stream *stream, const struct attention_job *jo
         !in_words(job->y, job->y_stride) || job->page_tokens % PAGE_PART != 0) {
         return 0;
     }
-    CUtensorMap q, k, v;
+    CUtensorMap maps[3];
     int64_t tokens = job->pages * job->kv_heads * job->page_tokens;
-    int pieces = (job->max_rows + ROWS - 1) / ROWS * job->heads * job->sequences;
-    int blocks = pieces < stream->device->multiprocessors ? pieces : stream->device->multiprocessors;
-    size_t shared = sizeof(long_tiles);
-    if (cuda_boxes(stream, &q, job->q, job->rows, job->q_stride, 64) &&
-        cuda_boxes(stream, &k, job->k, tokens, SIZE, PAGE_PART) &&
-        cuda_boxes(stream, &v, job->v, tokens, SIZE, PAGE_PART) && allow_shared(stream, attention_long, shared)) {
-        attention_long<<<(unsigned)blocks, THREADS, shared, stream->native>>>(*job, q, k, v, pieces);
+    if (cuda_boxes(stream, &maps[0], job->q, job->rows, job->q_stride, 64) &&
+        cuda_boxes(stream, &maps[1], job->k, tokens, SIZE, PAGE_PART) &&
+        cuda_boxes(stream, &maps[2], job->v, tokens, SIZE, PAGE_PART)) {
+        if (job->heads / job->kv_heads % 2 == 0) {
+            launch<2>(stream, job, maps);
+        } else {
+            launch<1>(stream, job, maps);
+        }
     }
     return 1;
 }
