@@ -20,9 +20,11 @@ static __device__ __forceinline__ uint32_t place_of(int row, int unit, int rows)
 }
 
 // A tile of `rows` rows for the tensor cores, from this unit on: eight rows are 64 units, a panel 8 rows' times `rows`.
+// In a cluster addresses say which block they are of, in bits above those that count here.
 static __device__ __forceinline__ uint64_t matrix_at(uint32_t unit, int rows)
 {
-    return (uint64_t)(unit | (uint32_t)rows * PANEL_UNITS << 16) | (uint64_t)(8 * PANEL_UNITS | 1u << 30) << 32;
+    return (uint64_t)(unit % (1u << 14) | (uint32_t)rows * PANEL_UNITS << 16) |
+           (uint64_t)(8 * PANEL_UNITS | 1u << 30) << 32;
 }
 
 // Dynamic shared memory from its first multiple of 1024 bytes on; as much more of it must be asked for.
