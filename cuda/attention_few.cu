@@ -158,8 +158,9 @@ static __device__ __forceinline__ void wait_for_blocks(int32_t *arrived, int cou
         int here = 0;
         asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(arrived) : "memory");
         while (here < count) {
-            asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(here) : "l"(arrived) : "memory");
+            asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(here) : "l"(arrived) : "memory");
         }
+        asm volatile("fence.acq_rel.gpu;" ::: "memory");
     }
     __syncthreads();
 }

@@ -424,24 +424,14 @@ int cuda_experts_one_takes(const struct experts_one *one)
            (uintptr_t)j.y % 16 == 0 && (uintptr_t)j.normed % 16 == 0;
 }
 
-// A multiprocessor divides its memory anew only when it is empty: then kernels that want it divided otherwise could not
-// overlap.
-template <typename Kernel> static int prefer_shared(struct sl_stream *stream, Kernel kernel)
-{
-    return cuda_check(
-        stream,
-        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
-        "shared memory");
-}
-
 void cuda_experts_one(struct sl_stream *stream, const struct experts_one *one)
 {
     one_job j = job_of(one);
     j.inner = (bf16 *)cuda_scratch(stream, CUDA_SLOT_B, (int64_t)j.top_k * j.intermediate * 2);
     void (*route)(const one_job) = j.hidden <= 8 * THREADS ? route_one<1> : route_one<2>;
     size_t shared = (size_t)down_bytes(j);
-    if (j.inner == NULL || !prefer_shared(stream, route) || !prefer_shared(stream, gated_one) ||
-        !prefer_shared(stream, down_one) || !allow_shared(stream, gated_one, sizeof(gated_shared)) ||
+    if (j.inner == NULL || !share_multiprocessor(stream, route) || !share_multiprocessor(stream, gated_one) ||
+        !share_multiprocessor(stream, down_one) || !allow_shared(stream, gated_one, sizeof(gated_shared)) ||
         !allow_shared(stream, down_one, shared)) {
         return;
     }

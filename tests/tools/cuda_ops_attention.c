@@ -289,8 +289,8 @@ static void check_decode(struct bench *b, struct paged_shape shape)
 
 static void check_prefill(struct bench *b, struct paged_shape shape)
 {
-    static const struct batch_sequence one[] = {{2, 2},      {63, 63},    {100, 100},  {512, 512},
-                                                {512, 1300}, {130, 5000}, {1100, 2000}};
+    static const struct batch_sequence one[] = {{2, 2},      {63, 63},    {100, 100},   {512, 512},
+                                                {512, 1300}, {130, 5000}, {1100, 2000}, {2313, 6313}};
     static const struct batch_sequence two[] = {{300, 300}, {212, 1000}};
     static const struct batch_sequence mixed[] = {{1, 1},    {1, 300}, {17, 17},  {64, 200},
                                                   {5, 5000}, {1, 65},  {129, 129}};
