@@ -357,6 +357,7 @@ static void launch(struct sl_stream *stream, const struct attention_job *job, co
         !cuda_check(stream, cudaOccupancyMaxActiveClusters(&clusters, attention_long<PAIR>, &config), "clusters")) {
         return;
     }
+    clusters = clusters > 1 ? clusters : 1; // then the launch says what is missing
     config.gridDim = dim3((unsigned)(pieces < clusters ? pieces : clusters) * PAIR);
     cuda_check(stream, cudaLaunchKernelEx(&config, attention_long<PAIR>, *job, maps[0], maps[1], maps[2], pieces),
                "attention");
@@ -365,7 +366,8 @@ static void launch(struct sl_stream *stream, const struct attention_job *job, co
 int cuda_attention_long(struct sl_stream *stream, const struct attention_job *job)
 {
     if (job->is_f32 || !job->is_paged || job->d != SIZE || !in_words(job->q, job->q_stride) ||
-        !in_words(job->y, job->y_stride) || job->page_tokens % PAGE_PART != 0) {
+        !in_words(job->y, job->y_stride) || !in_words(job->k, SIZE) || !in_words(job->v, SIZE) ||
+        job->page_tokens % PAGE_PART != 0) {
         return 0;
     }
     CUtensorMap maps[3];

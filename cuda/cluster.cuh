@@ -32,7 +32,7 @@ static __device__ __forceinline__ void barrier_arrive_in(uint64_t *barrier, int 
     asm volatile("{\n"
                  ".reg .b32 there;\n"
                  "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(shared_address(barrier)),
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(shared_address(barrier)),
                  "r"(rank)
                  : "memory");
 }

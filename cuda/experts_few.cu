@@ -8,8 +8,8 @@
 // it, one item after another. Of a single row every expert is a tile, and nothing needs sorting.
 //
 // Which experts there are is known once routing or sorting has ended. The gated product waits for that, and lets the
-// next kernel begin only then: so the second product may fetch its first weights while the gated one still runs. Both
-// fit into a multiprocessor.
+// next kernel begin only then: so the second product may fetch its first weights while the gated one still runs. At the
+// sizes of 30B-A3B both fit into a multiprocessor.
 #include "cuda/act.cuh"
 #include "cuda/experts.h"
 #include "cuda/tensor.cuh"
@@ -291,6 +291,9 @@ void cuda_experts_few(struct sl_stream *stream, const struct experts_job *job)
     f.in = e->hidden;
     f.out = e->intermediate;
     multiply<true>(stream, f);
+    if (stream->error.status != SL_OK) {
+        return; // the second product relies on the first to have waited for the order
+    }
     f.weight = (const bf16 *)e->down;
     f.x = (const bf16 *)job->inner;
     f.x_stride = e->intermediate;

@@ -23,8 +23,8 @@ static __device__ __forceinline__ uint32_t place_of(int row, int unit, int rows)
 // In a cluster addresses say which block they are of, in bits above those that count here.
 static __device__ __forceinline__ uint64_t matrix_at(uint32_t unit, int rows)
 {
-    return (uint64_t)(unit % (1u << 14) | (uint32_t)rows * PANEL_UNITS << 16) |
-           (uint64_t)(8 * PANEL_UNITS | 1u << 30) << 32;
+    return (uint64_t)(unit % (1u << 14) | (uint32_t)rows * PANEL_UNITS << 16) | (uint64_t)(8 * PANEL_UNITS | 1u << 30)
+                                                                                    << 32;
 }
 
 // Dynamic shared memory from its first multiple of 1024 bytes on; as much more of it must be asked for.
@@ -50,7 +50,8 @@ template <int N> static __device__ __forceinline__ void products_wait(void)
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-// What this thread wrote to shared memory becomes visible to products, once others have met it at a barrier.
+// Between writes to shared memory by threads and products that read them: by the thread that wrote, before it meets the
+// others, or by those that read, after they met it.
 static __device__ __forceinline__ void publish_shared(void)
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -313,11 +313,15 @@ void check_paged(struct bench *b)
         check_batch(b, small[i], &(struct batch_sequence){70, 100}, 1, "prefill");
     }
     if (b->type == SL_BF16) {
-        static const struct paged_shape real[] = {{16, 8, 128, SL_KV_PAGE_TOKENS}, {32, 8, 128, SL_KV_PAGE_TOKENS}};
-        for (int i = 0; i < 2; i++) {
+        // Of the published models, the last two of mixtures; then groups of one and of three heads.
+        static const struct paged_shape real[] = {{16, 8, 128, SL_KV_PAGE_TOKENS}, {32, 8, 128, SL_KV_PAGE_TOKENS},
+                                                  {32, 4, 128, SL_KV_PAGE_TOKENS}, {64, 4, 128, SL_KV_PAGE_TOKENS},
+                                                  {4, 4, 128, SL_KV_PAGE_TOKENS},  {6, 2, 128, SL_KV_PAGE_TOKENS}};
+        for (size_t i = 0; i < sizeof real / sizeof *real; i++) {
             check_decode(b, real[i]);
             check_prefill(b, real[i]);
         }
+        check_decode(b, (struct paged_shape){2, 1, 64, 16}); // one key head: as many splits as there can be
         check_batch(b, (struct paged_shape){64, 8, 128, SL_KV_PAGE_TOKENS}, ragged, 6, "mixed");
     }
 }
