@@ -20,25 +20,14 @@ from collections import Counter
 from pathlib import Path
 
 import world as W
+from matching import matched
 
-SLACK = 1.0
 ROUGH = "-vf scale=640:480,fps=12.5,mpdecimate=max=5 -fps_mode vfr -b:v 120k"
 
 
 def parse(text):
     return [(int(a) * 60 + float(b), int(c) * 60 + float(d), t) for a, b, c, d, t in
             re.findall(r'"(\d\d):(\d\d\.\d\d) - (\d\d):(\d\d\.\d\d)": "([^"]*)"', text)]
-
-
-def matched(found, true, slack=SLACK):
-    """How many of the found events are true ones, each true one used once."""
-    left, n = list(true), 0
-    for s, e, t in found:
-        hit = next((x for x in left if x[2] == t and abs(x[0] - s) <= slack and abs(x[1] - e) <= slack), None)
-        if hit:
-            left.remove(hit)
-            n += 1
-    return n
 
 
 class Score:

@@ -19,6 +19,9 @@ import urllib.request
 from datetime import datetime, timezone
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "samples"))
+from matching import matched  # for the tests, which import it from here
+
 BUILD, SRCDIR = Path(os.environ.get("BUILD", ".")), Path(os.environ.get("SRCDIR", "."))
 SCENELOG = str(BUILD / "scenelog")
 MODEL = str(SRCDIR / "samples" / "demo-model")
@@ -188,16 +191,6 @@ def query(db, source):
 def truth(clip):
     lines = Path(str(clip).replace(".mp4", ".jsonl")).read_text().splitlines()
     return [(e["start_us"] / 1e6, e["end_us"] / 1e6, e["text"]) for e in map(json.loads, lines)]
-
-
-def matched(found, true, slack=1.0):
-    left, n = list(true), 0
-    for s, e, t in found:
-        hit = next((x for x in left if x[2] == t and abs(x[0] - s) <= slack and abs(x[1] - e) <= slack), None)
-        if hit:
-            left.remove(hit)
-            n += 1
-    return n
 
 
 def align(found, true):
