@@ -71,7 +71,7 @@ struct sl_source_options {
     // Both may be NULL; called with `ctx` from the thread that is inside sl_source_open() or sl_source_next(), and
     // `interrupted` also from within FFmpeg's blocking reads.
     int (*interrupted)(void *ctx);             // nonzero: give up with SL_ERR_INTERRUPTED
-    void (*note)(void *ctx, const char *text); // a property of the stream worth one line; each kind is said once
+    void (*note)(void *ctx, const char *text); // one line on what the stream is, or how it goes; each kind is said once
     void *ctx;
 };
 

@@ -20,6 +20,7 @@ enum sl_note {
     SL_NOTE_MATRIX,
     SL_NOTE_READ_ERROR,
     SL_NOTE_SOFTWARE,
+    SL_NOTE_LANE_FAULT,
 };
 
 struct sl_input {

@@ -46,6 +46,7 @@ struct part {
     uint32_t start_sum, next_sum; // ... and checksums of them as this lane decoded them
     struct sl_source_counts counts;
     int64_t end_us; // of the last part: where the pictures end
+    struct sl_error fault;
 };
 
 struct lane {
@@ -175,7 +176,7 @@ static void free_shown(struct shown *shown)
     free(shown);
 }
 
-static int hand_on(struct part *part, int64_t index, int is_new)
+static int hand_on(struct part *part, int64_t index, int is_new, struct sl_error *error)
 {
     struct sl_lanes *all = part->lane->all;
     if (!is_new) {
@@ -186,34 +187,38 @@ static int hand_on(struct part *part, int64_t index, int is_new)
         return 1;
     }
     struct shown *shown = new_shown(&part->lane->session, index);
-    int done = shown != NULL && append(part, shown);
-    if (shown != NULL && !done) {
+    if (shown == NULL) {
+        sl_fail(error, SL_ERR_MEMORY, "out of memory for a picture of %s", all->path);
+        return 0;
+    }
+    int done = append(part, shown);
+    if (!done) {
         free_shown(shown);
     }
     return done;
 }
 
 // 1 if the lane stands before the part's first sample.
-static int begin_part(struct part *part)
+static int begin_part(struct part *part, struct sl_error *error)
 {
     struct lane *lane = part->lane;
     struct sl_lanes *all = lane->all;
     struct sl_session *session = &lane->session;
     if (!lane->is_open) {
         const struct sl_source_options *options = is_beside(lane) ? &all->beside : &all->own;
-        lane->is_open = sl_session_open(session, all->path, options, lane->number, NULL) == SL_OK;
+        lane->is_open = sl_session_open(session, all->path, options, lane->number, error) == SL_OK;
     }
     int64_t next_us = SL_NO_TIME, start_us = SL_NO_TIME;
     uint32_t sum = 0;
     int is_last = part->number == all->cuts.count;
     int found = lane->is_open;
     if (found && !is_last) {
-        found = sl_session_find_key(session, all->cuts.seek_us[part->number], &next_us, NULL) == 1;
+        found = sl_session_find_key(session, all->cuts.seek_us[part->number], &next_us, error) == 1;
     }
     if (found && part->number == 0) {
-        found = sl_session_go_to_start(session, NULL) == SL_OK;
+        found = sl_session_go_to_start(session, error) == SL_OK;
     } else if (found) {
-        found = sl_session_begin(session, all->cuts.seek_us[part->number - 1], &start_us, NULL) == 1 &&
+        found = sl_session_begin(session, all->cuts.seek_us[part->number - 1], &start_us, error) == 1 &&
                 sl_checksum(session->ahead.frame, &sum);
         session->index = sl_grid_first(&all->own, start_us);
     }
@@ -231,18 +236,18 @@ static int begin_part(struct part *part)
 }
 
 // 1 if all of it was as it should be.
-static int decode_part(struct part *part)
+static int decode_part(struct part *part, struct sl_error *error)
 {
     struct sl_session *session = &part->lane->session;
     int64_t index = 0;
     int is_new = 0;
     int status = SL_OK;
     for (;;) {
-        status = sl_session_next(session, &index, &is_new, NULL);
+        status = sl_session_next(session, &index, &is_new, error);
         if (status != SL_OK || !sl_session_is_clean(session)) {
             break;
         }
-        if (!hand_on(part, index, is_new)) {
+        if (!hand_on(part, index, is_new, error)) {
             return 0;
         }
     }
@@ -252,11 +257,11 @@ static int decode_part(struct part *part)
     if (part->next_us == SL_NO_TIME) {
         return sl_session_is_clean(session);
     }
-    return sl_session_reach(session, part->next_us, NULL) == 1 && sl_session_is_clean(session) &&
+    return sl_session_reach(session, part->next_us, error) == 1 && sl_session_is_clean(session) &&
            sl_checksum(session->ahead.frame, &part->next_sum);
 }
 
-static void end_part(struct part *part, int is_whole)
+static void end_part(struct part *part, int is_whole, const struct sl_error *fault)
 {
     struct sl_lanes *all = part->lane->all;
     const struct sl_session *session = &part->lane->session;
@@ -264,6 +269,7 @@ static void end_part(struct part *part, int is_whole)
     part->state = is_whole ? PART_WHOLE : PART_ODD;
     part->counts = session->counts;
     part->end_us = session->end_us;
+    part->fault = *fault;
     if (!is_whole && part->number < all->odd) {
         all->odd = part->number;
     }
@@ -279,8 +285,9 @@ static void *run_lane(void *pointer)
     struct lane *lane = pointer;
     struct part *part;
     while ((part = take_part(lane)) != NULL) {
-        int is_whole = begin_part(part) && decode_part(part);
-        end_part(part, is_whole);
+        struct sl_error fault = {0};
+        int is_whole = begin_part(part, &fault) && decode_part(part, &fault);
+        end_part(part, is_whole, &fault);
     }
     sl_session_close(&lane->session);
     return NULL;
@@ -324,7 +331,7 @@ static struct sl_lanes *new_lanes(const char *path, const struct sl_source_optio
     made->lane_count = made->own.lanes + options->cpu_lanes;
     made->own.threads = lane_threads(options, made->lane_count);
     made->own.interrupted = lanes_must_stop;
-    made->own.note = NULL; // what is to be noted is odd, and the session that takes over says it
+    made->own.note = NULL; // what is to be noted of the file is odd, and the session that takes over says it
     made->own.ctx = made;
     made->beside = made->own;
     made->beside.gpu.context = NULL;
@@ -520,6 +527,7 @@ struct sl_lanes_rest sl_lanes_rest(struct sl_lanes *lanes)
     }
     pthread_mutex_lock(&lanes->lock);
     rest.read_end_us = lanes->read_end_us;
+    rest.fault = part_at(lanes, lanes->current)->fault;
     pthread_mutex_unlock(&lanes->lock);
     return rest;
 }

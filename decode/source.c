@@ -195,10 +195,20 @@ static int make_frame(struct sl_source *source, const struct sl_lanes_sample *ne
     sl_frame_unref(source->frame);
     source->frame = NULL;
     if (source->options.gpu.context != NULL && next->picture->format != AV_PIX_FMT_CUDA && !next->is_beside) {
-        sl_input_note(&source->session.input, SL_NOTE_SOFTWARE,
-                      "pictures are decoded on the CPU: the GPU does not take this stream");
+        sl_input_note(
+            &source->session.input, SL_NOTE_SOFTWARE,
+            "pictures are decoded on the CPU: the GPU does not take this stream, or has no memory left for it");
     }
     return sl_surface_make(&source->surfaces, next->picture, next->pts_us, &source->frame, error);
+}
+
+// What is wrong with the file the session finds too, and says. A machine's fault in a lane may not come again, and
+// would have slowed decoding down in silence.
+static void say_lane_fault(struct sl_source *source, const struct sl_error *fault)
+{
+    if (fault->status == SL_ERR_MEMORY || fault->status == SL_ERR_DEVICE) {
+        sl_input_note(&source->session.input, SL_NOTE_LANE_FAULT, "one decoder goes on alone, slower: %s", fault->text);
+    }
 }
 
 // The lanes found something odd: the session takes over and sees what it would have seen without them.
@@ -209,6 +219,7 @@ static int take_over(struct sl_source *source, struct sl_error *error)
     sl_lanes_stop(source->lanes);
     source->lanes = NULL;
     source->before = rest.counts;
+    say_lane_fault(source, &rest.fault);
     int64_t start_us = 0;
     int begun = rest.seek_us != SL_NO_TIME ? sl_session_begin(session, rest.seek_us, &start_us, error) : 0;
     if (begun < 0) {
