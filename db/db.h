@@ -3,6 +3,10 @@
 //
 // Owns the file, its schema, the claim of a source by a process, the derivation of events from the windows' answers,
 // and every question asked of them. Does not know models, frames, or how a time is written.
+//
+// Who writes says who and what it is about, claims a source and task, commits one window after another, and releases
+// the claim. Who reads needs only the questions.
+//
 // A `struct sl_db` is one connection: one thread at a time; open another for another thread. Any number of processes
 // and connections may use one file; writers wait for each other for up to SL_DB_WAIT_MS, readers never wait.
 // Strings given in are copied; strings handed to a callback live until it returns. Spans are half-open.
@@ -45,19 +49,6 @@ struct sl_db_media_info {
 };
 int sl_db_describe(struct sl_db *db, int64_t media, const struct sl_db_media_info *info, struct sl_error *e);
 
-// One connection to a live source: a media of its own. `url` without credentials.
-int sl_db_connection(struct sl_db *db, const char *source_name, const char *url, struct sl_db_media *out,
-                     struct sl_error *e);
-int sl_db_source(struct sl_db *db, const char *name, int64_t *source, struct sl_error *e);
-
-// A span of Unix time in which a live source gave no pictures. Again with the same start: a later end (SL_NO_TIME: not
-// over) and another cause.
-int sl_db_outage(struct sl_db *db, int64_t source, int64_t start_us, int64_t end_us, const char *cause,
-                 struct sl_error *e);
-// Watching the source begins at this Unix time: what a killed process left open is closed, and the time since becomes
-// an outage of this cause.
-int sl_db_resume(struct sl_db *db, int64_t source, int64_t now_us, const char *cause, struct sl_error *e);
-
 enum sl_db_clock { SL_DB_CLOCK_NONE, SL_DB_CLOCK_USER, SL_DB_CLOCK_ARRIVAL, SL_DB_CLOCK_CAMERA };
 
 // A stretch of media on which wall time = wall_start_us + (media time - start_us). A file has one, from 0.
@@ -75,6 +66,21 @@ int sl_db_segment_end(struct sl_db *db, int64_t segment, int64_t end_us, struct 
 int sl_db_task(struct sl_db *db, const char *text, int64_t pair_us, int64_t *task, struct sl_error *e);
 int sl_db_run_begin(struct sl_db *db, const char *version, const char *arguments, int64_t *run, struct sl_error *e);
 int sl_db_run_end(struct sl_db *db, int64_t run, int status, struct sl_error *e);
+
+// --- Live sources ---
+
+// One connection to a live source: a media of its own. `url` without credentials.
+int sl_db_connection(struct sl_db *db, const char *source_name, const char *url, struct sl_db_media *out,
+                     struct sl_error *e);
+int sl_db_source(struct sl_db *db, const char *name, int64_t *source, struct sl_error *e);
+
+// A span of Unix time in which a live source gave no pictures. Again with the same start: a later end (SL_NO_TIME: not
+// over) and another cause.
+int sl_db_outage(struct sl_db *db, int64_t source, int64_t start_us, int64_t end_us, const char *cause,
+                 struct sl_error *e);
+// Watching the source begins at this Unix time: what a killed process left open is closed, and the time since becomes
+// an outage of this cause.
+int sl_db_resume(struct sl_db *db, int64_t source, int64_t now_us, const char *cause, struct sl_error *e);
 
 // --- The claim: one process at a time works on a source and task ---
 
@@ -182,14 +188,6 @@ struct sl_db_span {
 int sl_db_coverage(struct sl_db *db, int64_t source, int64_t task, int (*row)(const struct sl_db_span *, void *),
                    void *user, struct sl_error *e);
 
-// Forgets live sources: all windows that ended before this Unix time (SL_NO_TIME: none for their age), and beyond that
-// the oldest until the content fits into max_bytes (0: any size); then gives the room back, so that the file is as
-// small as its content. Files that were indexed stay. *forgotten: windows.
-int sl_db_retain(struct sl_db *db, int64_t before_us, int64_t max_bytes, int64_t *forgotten, struct sl_error *e);
-
-// Calls `fault` with one line for everything that is wrong with the file. Also says whether events follow from pieces.
-int sl_db_verify(struct sl_db *db, int (*fault)(const char *line, void *), void *user, struct sl_error *e);
-
 struct sl_db_stats {
     int schema_version;
     int64_t file_bytes, free_bytes; // free: inside the file, to be used again
@@ -204,5 +202,16 @@ struct sl_db_model {
 };
 // In the order of their first window.
 int sl_db_models(struct sl_db *db, int (*row)(const struct sl_db_model *, void *), void *user, struct sl_error *e);
+
+// --- Upkeep ---
+
+// Forgets live sources: all windows that ended before this Unix time (SL_NO_TIME: none for their age), and beyond that
+// the oldest until the content fits into max_bytes (0: any size); then gives the room back, so that the file is as
+// small as its content. Files that were indexed stay. *forgotten: windows.
+int sl_db_retain(struct sl_db *db, int64_t before_us, int64_t max_bytes, int64_t *forgotten, struct sl_error *e);
+
+// Calls `fault`, as a question its callback, with one line for everything that is wrong with the file. Also says
+// whether events follow from pieces.
+int sl_db_verify(struct sl_db *db, int (*fault)(const char *line, void *), void *user, struct sl_error *e);
 
 #endif
