@@ -3,7 +3,6 @@
 //
 // Absolute times of a shared machine are noise: each figure stands beside what the machine reaches alone in the same
 // run.
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -230,8 +229,9 @@ static int modes_of(int option)
     }
 }
 
-static int set_option(struct options *o, int option, const char *text, struct sl_error *e)
+static int set_option(void *context, int option, const char *text, struct sl_error *e)
 {
+    struct options *o = context;
     o->modes &= modes_of(option);
     switch (option) {
     case 'm':
@@ -295,17 +295,9 @@ static int check_options(struct options *o, int operands, struct sl_error *e)
 
 static int parse(int argc, char **argv, struct options *o, struct sl_error *e)
 {
-    opterr = 0;
-    int option = 0;
-    while ((option = getopt_long(argc, argv, ":m:", long_options, NULL)) != -1) {
-        if (option == '?' || option == ':') {
-            return sl_fail(e, SL_ERR_USAGE, "bench: %s: %s; see 'scenelog help bench'", argv[optind - 1],
-                           option == ':' ? "needs a value" : "no such option");
-        }
-        int status = set_option(o, option, optarg, e);
-        if (status != SL_OK) {
-            return status;
-        }
+    int status = sl_options_read(argc, argv, ":m:", long_options, set_option, o, e);
+    if (status != SL_OK) {
+        return status;
     }
     return check_options(o, argc - optind, e);
 }

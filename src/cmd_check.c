@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // `scenelog check`: is the index whole, and what of each source was looked at.
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +21,7 @@ static const char *const seen_keys[] = {
 };
 
 struct check {
+    const char *index_path;
     struct sl_db *db;
     struct sl_error *error;
     int json, status;
@@ -206,30 +206,33 @@ static int check_all(struct check *check)
                    check->faults, check->unseen_spans);
 }
 
-static int parse_options(int argc, char **argv, int *json, const char **path, struct sl_error *e)
+static int set_option(void *context, int option, const char *text, struct sl_error *e)
+{
+    (void)e;
+    struct check *check = context;
+    if (option == 'j') {
+        check->json = 1;
+    } else {
+        check->index_path = text;
+    }
+    return SL_OK;
+}
+
+static int parse_options(int argc, char **argv, struct check *check, struct sl_error *e)
 {
     static const struct option long_options[] = {
         {"json", no_argument, NULL, 'j'}, {"index", required_argument, NULL, 'd'}, {NULL, 0, NULL, 0}};
-    *path = NULL;
-    opterr = 0;
-    int option = 0;
-    while ((option = getopt_long(argc, argv, ":d:", long_options, NULL)) != -1) {
-        if (option == 'j') {
-            *json = 1;
-        } else if (option == 'd') {
-            *path = optarg;
-        } else {
-            return sl_fail(e, SL_ERR_USAGE, "check: %s: %s; see 'scenelog help check'", argv[optind - 1],
-                           option == ':' ? "needs a value" : "no such option");
-        }
+    int status = sl_options_read(argc, argv, ":d:", long_options, set_option, check, e);
+    if (status != SL_OK) {
+        return status;
     }
-    if (argc - optind > (*path == NULL)) {
+    if (argc - optind > (check->index_path == NULL)) {
         return sl_fail(e, SL_ERR_USAGE, "check: takes one index; see 'scenelog help check'");
     }
     if (optind < argc) {
-        *path = argv[optind];
-    } else if (*path == NULL) {
-        *path = sl_default_index();
+        check->index_path = argv[optind];
+    } else if (check->index_path == NULL) {
+        check->index_path = sl_default_index();
     }
     return SL_OK;
 }
@@ -238,10 +241,9 @@ int sl_cmd_check(int argc, char **argv)
 {
     struct sl_error error = {0};
     struct check check = {.error = &error};
-    const char *path = NULL;
-    int status = parse_options(argc, argv, &check.json, &path, &error);
+    int status = parse_options(argc, argv, &check, &error);
     if (status == SL_OK) {
-        status = sl_db_open(&check.db, path, SL_DB_READ, &error);
+        status = sl_db_open(&check.db, check.index_path, SL_DB_READ, &error);
     }
     if (status == SL_OK) {
         status = check_all(&check);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // `scenelog index`: options, model, index, then one pipeline run a file.
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,8 +116,9 @@ static int set_sampling(struct options *o, int option, const char *text, struct 
     return status;
 }
 
-static int set_option(struct options *o, int option, const char *text, struct sl_error *e)
+static int set_option(void *context, int option, const char *text, struct sl_error *e)
 {
+    struct options *o = context;
     switch (option) {
     case OPT_NAME:
         o->name = text;
@@ -180,17 +180,9 @@ static int parse_options(int argc, char **argv, struct options *o, struct sl_err
         .to_us = SL_NO_TIME,
         .wall_start_us = SL_NO_TIME,
     };
-    opterr = 0;
-    int option = 0;
-    while ((option = getopt_long(argc, argv, ":m:d:", long_options, NULL)) != -1) {
-        if (option == '?' || option == ':') {
-            return sl_fail(e, SL_ERR_USAGE, "index: %s: %s; see 'scenelog help index'", argv[optind - 1],
-                           option == ':' ? "needs a value" : "no such option");
-        }
-        int status = set_option(o, option, optarg, e);
-        if (status != SL_OK) {
-            return status;
-        }
+    int status = sl_options_read(argc, argv, ":m:d:", long_options, set_option, o, e);
+    if (status != SL_OK) {
+        return status;
     }
     o->files = argv + optind;
     o->file_count = argc - optind;

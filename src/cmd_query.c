@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // `scenelog query`: events by time range and by words, in the form asked for.
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,8 +35,9 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
-static int set_option(struct options *o, int option, const char *text, struct sl_error *e)
+static int set_option(void *context, int option, const char *text, struct sl_error *e)
 {
+    struct options *o = context;
     switch (option) {
     case 'd':
         o->index_path = text;
@@ -69,17 +69,9 @@ static int set_option(struct options *o, int option, const char *text, struct sl
 static int parse_options(int argc, char **argv, struct options *o, struct sl_error *e)
 {
     *o = (struct options){.index_path = sl_default_index(), .query = {.from_us = SL_NO_TIME, .to_us = SL_NO_TIME}};
-    opterr = 0;
-    int option = 0;
-    while ((option = getopt_long(argc, argv, ":d:", long_options, NULL)) != -1) {
-        if (option == '?' || option == ':') {
-            return sl_fail(e, SL_ERR_USAGE, "query: %s: %s; see 'scenelog help query'", argv[optind - 1],
-                           option == ':' ? "needs a value" : "no such option");
-        }
-        int status = set_option(o, option, optarg, e);
-        if (status != SL_OK) {
-            return status;
-        }
+    int status = sl_options_read(argc, argv, ":d:", long_options, set_option, o, e);
+    if (status != SL_OK) {
+        return status;
     }
     o->query.words = (const char *const *)(argv + optind);
     o->query.word_count = argc - optind;

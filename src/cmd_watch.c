@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // `scenelog watch`: options, sources with their names and profiles, model, index, sinks; then it watches.
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,8 +132,9 @@ static int set_sink(struct options *o, int option, const char *text, struct sl_e
     }
 }
 
-static int set_option(struct options *o, int option, const char *text, struct sl_error *e)
+static int set_option(void *context, int option, const char *text, struct sl_error *e)
 {
+    struct options *o = context;
     switch (option) {
     case OPT_NAME:
         return add("--name", o->names, &o->name_count, text, e);
@@ -307,22 +307,14 @@ static int parse_options(int argc, char **argv, struct options *o, struct sl_err
         .timeout_us = 10000000,
         .hook_timeout_us = 10000000,
     };
-    opterr = 0;
-    int option = 0;
-    while ((option = getopt_long(argc, argv, ":m:d:", long_options, NULL)) != -1) {
-        if (option == '?' || option == ':') {
-            return sl_fail(e, SL_ERR_USAGE, "watch: %s: %s; see 'scenelog help watch'", argv[optind - 1],
-                           option == ':' ? "needs a value" : "no such option");
-        }
-        int status = set_option(o, option, optarg, e);
-        if (status != SL_OK) {
-            return status;
-        }
+    int status = sl_options_read(argc, argv, ":m:d:", long_options, set_option, o, e);
+    if (status != SL_OK) {
+        return status;
     }
     if (o->timeout_us < 100000) {
         return sl_fail(e, SL_ERR_USAGE, "--timeout: must be at least 100 ms");
     }
-    int status = sl_route_finish(&o->asked.route, o->asked.route_rules, 0, e);
+    status = sl_route_finish(&o->asked.route, o->asked.route_rules, 0, e);
     return status == SL_OK ? add_sources(o, argv + optind, argc - optind, e) : status;
 }
 

@@ -13,6 +13,23 @@
 #include "core/time.h"
 #include "decode/decode.h"
 
+int sl_options_read(int argc, char **argv, const char *letters, const struct option *words,
+                    int (*set)(void *context, int option, const char *text, struct sl_error *error), void *context,
+                    struct sl_error *error)
+{
+    int status = SL_OK;
+    int option = 0;
+    opterr = 0;
+    while (status == SL_OK && (option = getopt_long(argc, argv, letters, words, NULL)) != -1) {
+        if (option == '?' || option == ':') {
+            return sl_fail(error, SL_ERR_USAGE, "%s: %s: %s; see 'scenelog help %s'", argv[0], argv[optind - 1],
+                           option == ':' ? "needs a value" : "no such option", argv[0]);
+        }
+        status = set(context, option, optarg, error);
+    }
+    return status;
+}
+
 int sl_option_int(const char *name, const char *text, int64_t min, int64_t max, int64_t *out, struct sl_error *error)
 {
     char *end = NULL;
