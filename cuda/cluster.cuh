@@ -20,6 +20,12 @@ static __device__ __forceinline__ void cluster_meet(void)
     asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
+// What stands at this place of shared memory in the block of this rank.
+template <typename T> static __device__ __forceinline__ T *place_in(T *here, int rank)
+{
+    return (T *)__cluster_map_shared_rank((void *)here, (unsigned)rank);
+}
+
 // After barrier_create, by the thread that called it, before cluster_meet: other blocks may use the barriers.
 static __device__ __forceinline__ void publish_barriers_to_cluster(void)
 {

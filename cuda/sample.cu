@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Drawing tokens, in the order that cpu/ has: penalty and mask, temperature, top-k, top-p, the draw. Every row's best
 // token and the sum for its log probability come from two launches: slices of the vocabulary, then what they found.
-// Where a temperature is given, a block for each row then draws.
+// Where a temperature is given, a cluster of blocks for each row then draws, each block from a part of the vocabulary:
+// all know what all have counted, and decide the same.
 #include <math.h>
 
+#include "cuda/cluster.cuh"
 #include "cuda/ops.h"
 #include "cuda/sample_math.h"
 
@@ -11,7 +13,9 @@ enum {
     LAUNCH_ROWS = 64, // their parameters go with the launch, so that nothing is copied
     SLICE_THREADS = 256,
     SLICE = 8 * SLICE_THREADS, // tokens
-    DRAW_THREADS = 32 * SAMPLE_PARTS
+    DRAW_BLOCKS = 8,           // of a row: a cluster
+    DRAW_WARPS = 16,
+    DRAW_THREADS = 32 * DRAW_WARPS
 };
 
 struct best {
@@ -33,6 +37,8 @@ struct sample {
     int slices, vectors; // vectors: four logits can be read at once
     struct found *slice; // [rows, slices]
     struct found *row;   // [rows]
+    uint4 *keys;         // [rows, DRAW_BLOCKS, share], four tokens each
+    int share;           // of a block, in fours
     int32_t *token;
     float *logprob;
     struct sl_sample_row how[LAUNCH_ROWS];
@@ -172,197 +178,338 @@ static __global__ void __launch_bounds__(32) merge_slices(const __grid_constant_
 
 // --- drawing ---
 
-// The tokens of one row as keys.
-struct keys {
-    const float *logits;
-    const uint32_t *allowed, *seen;
-    float best, temperature, presence;
-};
-
-static __device__ int has_bit(const uint32_t *bits, int64_t id)
-{
-    return bits[id / 32] >> (id % 32) & 1;
-}
-
-static __device__ uint32_t key_of(const struct keys &k, int64_t id)
-{
-    if (k.allowed != NULL && !has_bit(k.allowed, id)) {
-        return 0;
-    }
-    float penalty = k.seen != NULL && has_bit(k.seen, id) ? k.presence : 0;
-    return sample_scaled(k.logits[id] - penalty, k.best, k.temperature);
-}
-
-static __device__ uint64_t sum_of_warp(uint64_t x)
-{
-    for (int step = 16; step > 0; step /= 2) {
-        x += __shfl_xor_sync(~0u, x, step);
-    }
-    return x;
-}
-
-// What the warps of a block tell each other.
+// What the warps of a block, and the blocks of a cluster, tell each other.
 struct together {
-    uint64_t bins[SAMPLE_PARTS][SAMPLE_BINS];
-    uint64_t mass[SAMPLE_PARTS], ties[SAMPLE_PARTS];
-    struct sample_search search;
+    uint64_t of_warp[DRAW_WARPS][SAMPLE_BINS];
+    uint64_t of_block[2][SAMPLE_BINS]; // in turns: others may still read the last ones
+    uint64_t mass[DRAW_WARPS], ties[DRAW_WARPS];
     struct sample_place place;
     int found;
+    int count; // of candidates, all of them with the first block
+    struct sample_candidate candidate[SAMPLE_FEW], sorted[SAMPLE_FEW];
+    uint64_t sorted_mass[SAMPLE_FEW];
 };
 
-// What one token counts for: 1, or with `by_mass` its mass. Ties of top-k are not counted here.
-static __device__ uint64_t measure(uint32_t key, int by_mass, const struct sample_kept &kept)
+// A block's part of a row.
+struct part {
+    struct together *shared;
+    uint4 *keys; // [fours]; 0: not allowed, or past the end
+    int fours, rank;
+    int64_t first; // id
+    int turn;
+};
+
+// x < 2^54
+static __device__ uint64_t sum_of_warp(uint64_t x)
 {
-    if (key <= kept.key) {
-        return 0;
-    }
-    return by_mass ? sample_mass(key) : 1;
+    uint32_t low = __reduce_add_sync(~0u, (uint32_t)x & 0x7ffffff), high = __reduce_add_sync(~0u, (uint32_t)(x >> 27));
+    return ((uint64_t)high << 27) + low;
 }
 
-// Narrows t->search until it is found. All threads of the block.
-static __device__ void search(struct together *t, const struct keys &k, int64_t vocab, int by_mass,
-                              const struct sample_kept &kept)
+static __device__ void make_keys(const struct sample &s, int row, float best, const struct part &p)
 {
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    while (t->search.shift >= 0) {
-        struct sample_search s = t->search;
+    const float *logits = s.logits + row * s.logits_stride;
+    float temperature = s.how[row].temperature, presence = s.how[row].presence;
+#pragma unroll 4
+    for (int i = (int)threadIdx.x; i < p.fours; i += DRAW_THREADS) {
+        int64_t id = p.first + 4 * i;
+        uint32_t key[4] = {};
+        if (id < s.vocab) {
+            float x[4];
+            load_four(s, logits, id, x);
+            uint32_t allowed = s.allowed != NULL ? four_bits(s.allowed + row * s.allowed_stride, id) : 15;
+            uint32_t seen = s.seen != NULL ? four_bits(s.seen + row * s.seen_stride, id) : 0;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                uint32_t scaled = sample_scaled(x[k] - (seen >> k & 1 ? presence : 0), best, temperature);
+                key[k] = (allowed >> k & 1) && id + k < s.vocab ? scaled : 0;
+            }
+        }
+        p.keys[i] = make_uint4(key[0], key[1], key[2], key[3]);
+    }
+    __syncthreads();
+}
+
+// Sums of what the threads of the block have; after it every block can read those of all.
+template <int N> static __device__ void tell(struct part *p, const uint64_t *value)
+{
+    struct together *t = p->shared;
+    p->turn ^= 1;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        uint64_t sum = sum_of_warp(value[i]);
+        if (threadIdx.x % 32 == 0) {
+            t->of_warp[threadIdx.x / 32][i] = sum;
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x < N) {
+        uint64_t sum = 0;
+        for (int w = 0; w < DRAW_WARPS; w++) {
+            sum += t->of_warp[w][threadIdx.x];
+        }
+        t->of_block[p->turn][threadIdx.x] = sum;
+    }
+    cluster_meet();
+}
+
+// Replaces what the threads have, SAMPLE_BINS each, by the sums over the cluster.
+static __device__ void sum_of_cluster(struct part *p, uint64_t *value)
+{
+    int lane = (int)threadIdx.x % 32;
+    uint64_t sum = 0;
+    tell<SAMPLE_BINS>(p, value);
+    for (int block = lane / SAMPLE_BINS; block < DRAW_BLOCKS; block += 32 / SAMPLE_BINS) {
+        sum += *place_in(&p->shared->of_block[p->turn][lane % SAMPLE_BINS], block);
+    }
+    for (int step = SAMPLE_BINS; step < 32; step *= 2) {
+        sum += __shfl_xor_sync(~0u, sum, step);
+    }
+#pragma unroll
+    for (int i = 0; i < SAMPLE_BINS; i++) {
+        value[i] = __shfl_sync(~0u, sum, i);
+    }
+}
+
+static __device__ void each_of(const uint4 &four, uint32_t *key)
+{
+    key[0] = four.x;
+    key[1] = four.y;
+    key[2] = four.z;
+    key[3] = four.w;
+}
+
+// How many tokens lie in each bin.
+static __device__ void count_bins(const struct part &p, const struct sample_search &s, uint64_t *bins)
+{
+    uint32_t count[SAMPLE_BINS] = {};
+#pragma unroll 4
+    for (int i = (int)threadIdx.x; i < p.fours; i += DRAW_THREADS) {
+        uint32_t key[4];
+        each_of(p.keys[i], key);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            int bin = key[k] > 0 ? sample_bin(&s, key[k]) : -1;
+#pragma unroll
+            for (int b = 0; b < SAMPLE_BINS; b++) {
+                count[b] += bin == b;
+            }
+        }
+    }
+#pragma unroll
+    for (int b = 0; b < SAMPLE_BINS; b++) {
+        bins[b] = count[b];
+    }
+}
+
+// Their mass, of what is kept; ties apart.
+static __device__ void weigh_bins(const struct part &p, const struct sample_search &s, const struct sample_kept &kept,
+                                  uint64_t *bins)
+{
+#pragma unroll 2
+    for (int i = (int)threadIdx.x; i < p.fours; i += DRAW_THREADS) {
+        uint32_t key[4];
+        each_of(p.keys[i], key);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            int bin = key[k] > kept.key ? sample_bin(&s, key[k]) : -1;
+            if (bin < 0 || bin >= SAMPLE_BINS) {
+                continue;
+            }
+            uint64_t mass = sample_mass(key[k]);
+#pragma unroll
+            for (int b = 0; b < SAMPLE_BINS; b++) {
+                bins[b] += bin == b ? mass : 0;
+            }
+        }
+    }
+}
+
+// Which tokens top-k keeps, or so few that others can tell.
+static __device__ struct sample_search search_count(struct part *p, int top_k)
+{
+    struct sample_search s = sample_search_for((uint64_t)top_k);
+    while (s.shift >= 0 && !sample_is_few(&s)) {
+        uint64_t bins[SAMPLE_BINS];
+        count_bins(*p, s, bins);
+        sum_of_cluster(p, bins);
+        sample_narrow(&s, bins);
+    }
+    return s;
+}
+
+// Which of those top-p keeps.
+static __device__ struct sample_search search_mass(struct part *p, uint64_t wanted, const struct sample_kept &kept)
+{
+    struct sample_search s = sample_search_for(wanted);
+    while (s.shift >= 0) {
         uint64_t bins[SAMPLE_BINS] = {};
-        for (int64_t id = threadIdx.x; id < vocab; id += DRAW_THREADS) {
-            uint32_t key = key_of(k, id);
-            int bin = sample_bin(&s, key);
-            uint64_t more = bin >= 0 && bin < SAMPLE_BINS ? measure(key, by_mass, kept) : 0;
+        weigh_bins(*p, s, kept, bins);
+        sum_of_cluster(p, bins);
+        int bin = kept.ties > 0 ? sample_bin(&s, kept.key) : -1;
 #pragma unroll
-            for (int i = 0; i < SAMPLE_BINS; i++) {
-                bins[i] += bin == i ? more : 0;
-            }
+        for (int b = 0; b < SAMPLE_BINS; b++) {
+            bins[b] += bin == b ? kept.ties * sample_mass(kept.key) : 0;
         }
-#pragma unroll
-        for (int i = 0; i < SAMPLE_BINS; i++) {
-            uint64_t sum = sum_of_warp(bins[i]);
-            if (lane == 0) {
-                t->bins[warp][i] = sum;
-            }
-        }
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            for (int i = 0; i < SAMPLE_BINS; i++) {
-                bins[i] = 0;
-                for (int w = 0; w < SAMPLE_PARTS; w++) {
-                    bins[i] += t->bins[w][i];
-                }
-            }
-            int bin = sample_bin(&s, kept.key);
-            if (kept.ties > 0 && bin >= 0 && bin < SAMPLE_BINS) {
-                bins[bin] += kept.ties * sample_mass(kept.key);
-            }
-            sample_narrow(&t->search, bins);
-        }
-        __syncthreads();
+        sample_narrow(&s, bins);
     }
+    return s;
 }
 
-static __device__ void begin_search(struct together *t, uint64_t wanted)
-{
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        t->search = sample_search_for(wanted);
-    }
-    __syncthreads();
-}
-
-// Mass above kept.key and number of ties at it in [begin, end), by the threads of one warp.
-static __device__ void weigh(const struct keys &k, int64_t begin, int64_t end, const struct sample_kept &kept,
+// A thread's share, every `step`th from `begin` on, of the mass above kept.key and of the ties at it; the block's
+// tokens are counted from 0.
+static __device__ void weigh(const struct part &p, int begin, int end, int step, const struct sample_kept &kept,
                              uint64_t *mass, uint64_t *ties)
 {
-    uint64_t m = 0, n = 0;
-    for (int64_t id = begin + threadIdx.x % 32; id < end; id += 32) {
-        uint32_t key = key_of(k, id);
-        m += key > kept.key ? sample_mass(key) : 0;
-        n += key == kept.key;
+    const uint32_t *keys = (const uint32_t *)p.keys;
+#pragma unroll 4
+    for (int i = begin; i < end; i += step) {
+        uint32_t key = keys[i];
+        *mass += key > kept.key ? sample_mass(key) : 0;
+        *ties += key == kept.key;
     }
-    *mass = sum_of_warp(m);
-    *ties = sum_of_warp(n);
 }
 
 // Mass of all that is kept.
-static __device__ uint64_t total_mass(struct together *t, const struct keys &k, int64_t vocab,
-                                      const struct sample_kept &kept)
+static __device__ uint64_t total_mass(struct part *p, const struct sample_kept &kept)
 {
-    int warp = (int)threadIdx.x / 32;
-    int64_t size = (vocab + SAMPLE_PARTS - 1) / SAMPLE_PARTS, begin = warp * size, end = begin + size;
-    uint64_t mass, ties, total = kept.ties > 0 ? kept.ties * sample_mass(kept.key) : 0;
-    weigh(k, begin, end < vocab ? end : vocab, kept, &mass, &ties);
-    if (threadIdx.x % 32 == 0) {
-        t->mass[warp] = mass;
-    }
-    __syncthreads();
-    for (int w = 0; w < SAMPLE_PARTS; w++) {
-        total += t->mass[w];
-    }
-    return total;
+    uint64_t sums[SAMPLE_BINS] = {}, ties = 0;
+    weigh(*p, (int)threadIdx.x, 4 * p->fours, DRAW_THREADS, kept, &sums[0], &ties);
+    sum_of_cluster(p, sums);
+    return sums[0] + (kept.ties > 0 ? kept.ties * sample_mass(kept.key) : 0);
 }
 
-// The token, or -1.
-static __device__ int32_t find_token(struct together *t, const struct keys &k, const struct sample_kept &kept)
+// Whose part has the drawn token. Into t->place and t->found.
+static __device__ void find_block(struct part *p, const struct sample &s, float uniform, uint64_t total,
+                                  const struct sample_kept &kept)
 {
-    int warp = (int)threadIdx.x / 32;
+    struct together *t = p->shared;
+    uint64_t sums[2] = {};
+    weigh(*p, (int)threadIdx.x, 4 * p->fours, DRAW_THREADS, kept, &sums[0], &sums[1]);
+    tell<2>(p, sums);
+    if (threadIdx.x < DRAW_BLOCKS) {
+        const uint64_t *there = place_in(t->of_block[p->turn], (int)threadIdx.x);
+        t->mass[threadIdx.x] = there[0];
+        t->ties[threadIdx.x] = there[1];
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        t->place = sample_place_for(0, s.vocab, uniform, total);
+        t->found = sample_choose_part(&t->place, &kept, 4 * p->fours, DRAW_BLOCKS, t->mass, t->ties);
+    }
+    __syncthreads();
+}
+
+// Which token of the block's part it is: t->place narrows to it.
+static __device__ void find_token(const struct part &p, const struct sample_kept &kept)
+{
+    struct together *t = p.shared;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     while (t->found && t->place.end - t->place.begin > 1) {
-        struct sample_place p = t->place;
-        int64_t size = sample_part_size(&p), begin = p.begin + warp * size, end = begin + size;
-        uint64_t mass, ties;
-        weigh(k, begin, end < p.end ? end : p.end, kept, &mass, &ties);
-        if (threadIdx.x % 32 == 0) {
+        int begin = (int)(t->place.begin - p.first), end = (int)(t->place.end - p.first);
+        int size = (end - begin + DRAW_WARPS - 1) / DRAW_WARPS;
+        int from = begin + warp * size, to = from + size < end ? from + size : end;
+        uint64_t mass = 0, ties = 0;
+        weigh(p, from + lane, to, 32, kept, &mass, &ties);
+        mass = sum_of_warp(mass);
+        ties = sum_of_warp(ties);
+        if (lane == 0) {
             t->mass[warp] = mass;
             t->ties[warp] = ties;
         }
         __syncthreads();
         if (threadIdx.x == 0) {
-            t->found = sample_choose_part(&t->place, &kept, t->mass, t->ties);
+            t->found = sample_choose_part(&t->place, &kept, size, DRAW_WARPS, t->mass, t->ties);
         }
         __syncthreads();
     }
-    return t->found ? (int32_t)t->place.begin : -1;
 }
 
-// One block for each row with a temperature.
-static __global__ void __launch_bounds__(DRAW_THREADS) draw(const __grid_constant__ struct sample s)
+// Any number of tokens may be kept.
+static __device__ void draw_from_all(const struct sample &s, int row, struct part *p, struct sample_kept kept)
 {
-    __shared__ struct together t;
-    int row = (int)blockIdx.x;
     const struct sl_sample_row &how = s.how[row];
-    struct found f = s.row[row];
-    if (how.temperature <= 0 || f.best.id < 0) {
+    uint64_t total = total_mass(p, kept);
+    if (how.top_p < 1) {
+        struct sample_search found = search_mass(p, sample_wanted_mass(how.top_p, total), kept);
+        kept = sample_keep_mass(&found);
+        total = found.above + kept.ties * sample_mass(kept.key);
+    }
+    find_block(p, s, how.uniform, total, kept);
+    struct together *t = p->shared;
+    if (t->place.begin != p->first) {
+        return; // another block's
+    }
+    find_token(*p, kept);
+    if (threadIdx.x == 0 && t->found) {
+        put_token(s, row, s.row[row], (int32_t)t->place.begin);
+    }
+}
+
+// All tokens from key `low` on, SAMPLE_FEW at most, go to the first block, in no order; it draws.
+static __device__ void draw_from_few(const struct sample &s, int row, const struct part &p, uint32_t low)
+{
+    const struct sl_sample_row &how = s.how[row];
+    struct together *t = p.shared, *first = place_in(t, 0);
+    int me = (int)threadIdx.x;
+    for (int i = me; i < p.fours; i += DRAW_THREADS) {
+        uint32_t key[4];
+        each_of(p.keys[i], key);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (key[k] > 0 && key[k] >= low) {
+                first->candidate[atomicAdd(&first->count, 1)] = {key[k], (int32_t)(p.first + 4 * i + k)};
+            }
+        }
+    }
+    cluster_meet();
+    if (p.rank > 0) {
         return;
     }
-    struct keys k = {s.logits + row * s.logits_stride,
-                     s.allowed != NULL ? s.allowed + row * s.allowed_stride : NULL,
-                     s.seen != NULL ? s.seen + row * s.seen_stride : NULL,
-                     f.best.value,
-                     how.temperature,
-                     how.presence};
+    int n = t->count, rank = me < n ? sample_rank(t->candidate, n, t->candidate[me]) : n;
+    n = n < how.top_k ? n : how.top_k;
+    if (rank < n) {
+        t->sorted[rank] = t->candidate[me];
+        t->sorted_mass[rank] = sample_mass(t->candidate[me].key);
+    }
+    __syncthreads();
+    if (me >= n) {
+        return;
+    }
+    struct sample_head head = sample_keep_head(t->sorted_mass, n, how.top_p);
+    uint64_t wanted = sample_drawn_mass(how.uniform, head.mass);
+    if (me < head.count && sample_is_drawn(t->sorted, t->sorted_mass, &head, me, wanted)) {
+        put_token(s, row, s.row[row], t->sorted[me].id);
+    }
+}
+
+// One cluster for each row with a temperature. The best token stands there already, if none can be drawn.
+static __global__ void __cluster_dims__(DRAW_BLOCKS) __launch_bounds__(DRAW_THREADS, 2)
+    draw(const __grid_constant__ struct sample s)
+{
+    __shared__ struct together t;
+    int row = (int)blockIdx.y, rank = cluster_rank();
+    const struct sl_sample_row &how = s.how[row];
+    struct best best = s.row[row].best;
+    if (how.temperature <= 0 || best.id < 0) {
+        return;
+    }
+    struct part p = {&t, s.keys + ((int64_t)row * DRAW_BLOCKS + rank) * s.share, s.share, rank, 4 * s.share * rank, 0};
     struct sample_kept kept = {0, 0};
-    if (how.top_k > 0 && how.top_k < s.vocab) {
-        begin_search(&t, (uint64_t)how.top_k);
-        search(&t, k, s.vocab, 0, kept);
-        kept = sample_keep_count(&t.search);
+    t.count = 0; // the first candidate comes after all blocks have met
+    make_keys(s, row, best.value, p);
+    struct sample_search found = sample_search_for((uint64_t)how.top_k);
+    int counts = how.top_k > 0 && how.top_k < s.vocab;
+    if (counts) {
+        found = search_count(&p, how.top_k);
+        kept = sample_keep_count(&found);
     }
-    uint64_t total = total_mass(&t, k, s.vocab, kept);
-    if (how.top_p < 1) {
-        begin_search(&t, sample_wanted_mass(how.top_p, total));
-        search(&t, k, s.vocab, 1, kept);
-        kept = sample_keep_mass(&t.search);
-        total = t.search.above + kept.ties * sample_mass(kept.key);
+    if (counts && sample_is_few(&found)) {
+        draw_from_few(s, row, p, found.low);
+    } else {
+        draw_from_all(s, row, &p, kept);
     }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        t.place = sample_place_for(s.vocab, how.uniform, total);
-        t.found = 1;
-    }
-    __syncthreads();
-    int32_t id = find_token(&t, k, kept);
-    if (threadIdx.x == 0 && id >= 0) {
-        put_token(s, row, f, id);
-    }
+    cluster_meet(); // others may still read what this block has told
 }
 
 // --- host ---
@@ -373,7 +520,7 @@ static const uint32_t *bits_from(const struct sl_tensor *bits, int64_t first_row
     return bits != NULL ? (const uint32_t *)bits->data + first_row * bits->stride[0] : NULL;
 }
 
-static void launch(struct sl_stream *stream, const struct sample *s, int rows)
+static void launch(struct sl_stream *stream, struct sample *s, int rows)
 {
     int draws = 0;
     for (int i = 0; i < rows; i++) {
@@ -382,7 +529,11 @@ static void launch(struct sl_stream *stream, const struct sample *s, int rows)
     scan_slices<<<dim3(s->slices, rows), SLICE_THREADS, 0, stream->native>>>(*s);
     merge_slices<<<rows, 32, 0, stream->native>>>(*s);
     if (draws) {
-        draw<<<rows, DRAW_THREADS, 0, stream->native>>>(*s);
+        int64_t keys_bytes = (int64_t)rows * DRAW_BLOCKS * s->share * (int64_t)sizeof *s->keys;
+        s->keys = (uint4 *)cuda_scratch(stream, CUDA_SLOT_B, keys_bytes);
+    }
+    if (draws && s->keys != NULL) {
+        draw<<<dim3(DRAW_BLOCKS, rows), DRAW_THREADS, 0, stream->native>>>(*s);
     }
     cuda_launched(stream, "sampling");
 }
@@ -399,6 +550,7 @@ void cuda_sample(struct sl_stream *stream, const struct sl_tensor *logits, const
     s.vocab = logits->shape[1];
     s.logits_stride = logits->stride[0];
     s.slices = (int)((s.vocab + SLICE - 1) / SLICE);
+    s.share = (int)((s.vocab + 4 * DRAW_BLOCKS - 1) / (4 * DRAW_BLOCKS));
     s.vectors = (uintptr_t)logits->data % 16 == 0 && s.logits_stride % 4 == 0;
     int64_t found_bytes = (int64_t)LAUNCH_ROWS * (s.slices + 1) * (int64_t)sizeof *s.slice;
     s.row = (struct found *)cuda_scratch(stream, CUDA_SLOT_A, found_bytes);

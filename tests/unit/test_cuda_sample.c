@@ -20,7 +20,23 @@ static void make_keys(const float *logits, int64_t vocab, const struct sl_sample
     }
 }
 
-static struct sample_search search(int64_t vocab, uint64_t wanted, int by_mass, struct sample_kept kept)
+static struct sample_search search_count(int64_t vocab, int top_k)
+{
+    struct sample_search s = sample_search_for((uint64_t)top_k);
+    while (s.shift >= 0 && !sample_is_few(&s)) {
+        uint64_t bins[SAMPLE_BINS] = {0};
+        for (int64_t id = 0; id < vocab; id++) {
+            int bin = keys[id] > 0 ? sample_bin(&s, keys[id]) : -1;
+            if (bin >= 0 && bin < SAMPLE_BINS) {
+                bins[bin]++;
+            }
+        }
+        sample_narrow(&s, bins);
+    }
+    return s;
+}
+
+static struct sample_search search_mass(int64_t vocab, uint64_t wanted, struct sample_kept kept)
 {
     struct sample_search s = sample_search_for(wanted);
     while (s.shift >= 0) {
@@ -28,7 +44,7 @@ static struct sample_search search(int64_t vocab, uint64_t wanted, int by_mass, 
         for (int64_t id = 0; id < vocab; id++) {
             int bin = sample_bin(&s, keys[id]);
             if (bin >= 0 && bin < SAMPLE_BINS && keys[id] > kept.key) {
-                bins[bin] += by_mass ? sample_mass(keys[id]) : 1;
+                bins[bin] += sample_mass(keys[id]);
             }
         }
         int bin = sample_bin(&s, kept.key);
@@ -42,45 +58,80 @@ static struct sample_search search(int64_t vocab, uint64_t wanted, int by_mass, 
 
 static int32_t find(int64_t vocab, float uniform_number, uint64_t total, struct sample_kept kept)
 {
-    struct sample_place p = sample_place_for(vocab, uniform_number, total);
+    enum { PARTS = 16 };
+    struct sample_place p = sample_place_for(0, vocab, uniform_number, total);
     while (p.end - p.begin > 1) {
-        uint64_t mass[SAMPLE_PARTS] = {0}, ties[SAMPLE_PARTS] = {0};
+        uint64_t mass[PARTS] = {0}, ties[PARTS] = {0};
+        int64_t size = (p.end - p.begin + PARTS - 1) / PARTS;
         for (int64_t id = p.begin; id < p.end; id++) {
-            int64_t part = (id - p.begin) / sample_part_size(&p);
+            int64_t part = (id - p.begin) / size;
             mass[part] += keys[id] > kept.key ? sample_mass(keys[id]) : 0;
             ties[part] += keys[id] == kept.key;
         }
-        if (!sample_choose_part(&p, &kept, mass, ties)) {
+        if (!sample_choose_part(&p, &kept, size, PARTS, mass, ties)) {
             return -1;
         }
     }
     return (int32_t)p.begin;
 }
 
-static int32_t draw_as_kernel(int64_t vocab, const struct sl_sample_row *how)
+static int32_t draw_from_all(int64_t vocab, const struct sl_sample_row *how, struct sample_kept kept)
 {
-    struct sample_kept kept = {0, 0};
-    if (how->top_k > 0 && how->top_k < vocab) {
-        struct sample_search s = search(vocab, (uint64_t)how->top_k, 0, kept);
-        kept = sample_keep_count(&s);
-    }
     uint64_t total = kept.ties > 0 ? kept.ties * sample_mass(kept.key) : 0;
     for (int64_t id = 0; id < vocab; id++) {
         total += keys[id] > kept.key ? sample_mass(keys[id]) : 0;
     }
     if (how->top_p < 1) {
-        struct sample_search s = search(vocab, sample_wanted_mass(how->top_p, total), 1, kept);
+        struct sample_search s = search_mass(vocab, sample_wanted_mass(how->top_p, total), kept);
         kept = sample_keep_mass(&s);
         total = s.above + kept.ties * sample_mass(kept.key);
     }
     return find(vocab, how->uniform, total, kept);
 }
 
+// Gathered backwards: their order says nothing.
+static int32_t draw_from_few(int64_t vocab, const struct sl_sample_row *how, uint32_t low)
+{
+    struct sample_candidate all[SAMPLE_FEW], sorted[SAMPLE_FEW];
+    uint64_t mass[SAMPLE_FEW];
+    int n = 0;
+    for (int64_t id = vocab - 1; id >= 0; id--) {
+        if (keys[id] > 0 && keys[id] >= low) {
+            assert_true(n < SAMPLE_FEW);
+            all[n++] = (struct sample_candidate){keys[id], (int32_t)id};
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        int rank = sample_rank(all, n, all[i]);
+        sorted[rank] = all[i];
+        mass[rank] = sample_mass(all[i].key);
+    }
+    struct sample_head head = sample_keep_head(mass, n < how->top_k ? n : how->top_k, how->top_p);
+    int32_t drawn = -1;
+    for (int i = 0; i < head.count; i++) {
+        if (sample_is_drawn(sorted, mass, &head, i, sample_drawn_mass(how->uniform, head.mass))) {
+            assert_int_equal(drawn, -1); // one alone
+            drawn = sorted[i].id;
+        }
+    }
+    return drawn;
+}
+
+static int32_t draw_as_kernel(int64_t vocab, const struct sl_sample_row *how)
+{
+    struct sample_kept all = {0, 0};
+    if (how->top_k <= 0 || how->top_k >= vocab) {
+        return draw_from_all(vocab, how, all);
+    }
+    struct sample_search s = search_count(vocab, how->top_k);
+    return sample_is_few(&s) ? draw_from_few(vocab, how, s.low) : draw_from_all(vocab, how, sample_keep_count(&s));
+}
+
 // `levels`: so few different logits, for ties; 0: all differ.
 static void compare(int64_t vocab, int rows, int levels)
 {
-    const int top_k[] = {0, 1, 20, 500, 5000};
-    const float top_p[] = {1, 0.8f, 0.3f, 0};
+    const int top_k[] = {0, 1, 20, 64, 65, 255, 256, 257, 500, 5000};
+    const float top_p[] = {1, 0.8f, 0.3f, 0, 0.95f, 1, 0.8f};
     int64_t words = (vocab + 31) / 32;
     uint32_t *allowed = calloc((size_t)words, 4), *seen = calloc((size_t)words, 4);
     keys = calloc((size_t)vocab, sizeof *keys);
@@ -94,9 +145,13 @@ static void compare(int64_t vocab, int rows, int levels)
             float *logit = (float *)logits.data + id;
             *logit = floorf(*logit / 16 * (float)levels);
         }
+        for (int64_t id = 1; i % 6 == 5 && id < vocab; id++) {
+            float *logit = (float *)logits.data + id;
+            *logit = below(3) ? -INFINITY : *logit;
+        }
         allowed[0] |= 1; // never nothing
-        struct sl_sample_row how = {.temperature = 0.3f * (float)(1 + i % 4), .top_p = top_p[i % 4]};
-        how.top_k = top_k[i % 5];
+        struct sl_sample_row how = {.temperature = 0.3f * (float)(1 + i % 4), .top_p = top_p[i % 7]};
+        how.top_k = top_k[i % 10];
         how.presence = i % 3 ? 1.5f : 0;
         how.uniform = (float)uniform();
         struct sl_tensor allowed_bits = sl_tensor_2d(allowed, SL_I32, 1, words);
