@@ -210,7 +210,7 @@ static __device__ void make_keys(const struct sample &s, int row, float best, co
 {
     const float *logits = s.logits + row * s.logits_stride;
     float temperature = s.how[row].temperature, presence = s.how[row].presence;
-#pragma unroll 4
+#pragma unroll 1
     for (int i = (int)threadIdx.x; i < p.fours; i += DRAW_THREADS) {
         int64_t id = p.first + 4 * i;
         uint32_t key[4] = {};
@@ -259,9 +259,11 @@ static __device__ void sum_of_cluster(struct part *p, uint64_t *value)
     int lane = (int)threadIdx.x % 32;
     uint64_t sum = 0;
     tell<SAMPLE_BINS>(p, value);
-    for (int block = lane / SAMPLE_BINS; block < DRAW_BLOCKS; block += 32 / SAMPLE_BINS) {
-        sum += *place_in(&p->shared->of_block[p->turn][lane % SAMPLE_BINS], block);
+#pragma unroll
+    for (int first = 0; first < DRAW_BLOCKS; first += 32 / SAMPLE_BINS) {
+        sum += *place_in(&p->shared->of_block[p->turn][lane % SAMPLE_BINS], first + lane / SAMPLE_BINS);
     }
+#pragma unroll
     for (int step = SAMPLE_BINS; step < 32; step *= 2) {
         sum += __shfl_xor_sync(~0u, sum, step);
     }
@@ -283,7 +285,7 @@ static __device__ void each_of(const uint4 &four, uint32_t *key)
 static __device__ void count_bins(const struct part &p, const struct sample_search &s, uint64_t *bins)
 {
     uint32_t count[SAMPLE_BINS] = {};
-#pragma unroll 4
+#pragma unroll 2
     for (int i = (int)threadIdx.x; i < p.fours; i += DRAW_THREADS) {
         uint32_t key[4];
         each_of(p.keys[i], key);
@@ -306,7 +308,7 @@ static __device__ void count_bins(const struct part &p, const struct sample_sear
 static __device__ void weigh_bins(const struct part &p, const struct sample_search &s, const struct sample_kept &kept,
                                   uint64_t *bins)
 {
-#pragma unroll 2
+#pragma unroll 1
     for (int i = (int)threadIdx.x; i < p.fours; i += DRAW_THREADS) {
         uint32_t key[4];
         each_of(p.keys[i], key);
@@ -362,7 +364,7 @@ static __device__ void weigh(const struct part &p, int begin, int end, int step,
                              uint64_t *mass, uint64_t *ties)
 {
     const uint32_t *keys = (const uint32_t *)p.keys;
-#pragma unroll 4
+#pragma unroll 1
     for (int i = begin; i < end; i += step) {
         uint32_t key = keys[i];
         *mass += key > kept.key ? sample_mass(key) : 0;
@@ -452,6 +454,7 @@ static __device__ void draw_from_few(const struct sample &s, int row, const stru
     const struct sl_sample_row &how = s.how[row];
     struct together *t = p.shared, *first = place_in(t, 0);
     int me = (int)threadIdx.x;
+#pragma unroll 1
     for (int i = me; i < p.fours; i += DRAW_THREADS) {
         uint32_t key[4];
         each_of(p.keys[i], key);
@@ -483,7 +486,8 @@ static __device__ void draw_from_few(const struct sample &s, int row, const stru
     }
 }
 
-// One cluster for each row with a temperature. The best token stands there already, if none can be drawn.
+// One cluster for each row with a temperature; two blocks fit a multiprocessor, so 32 rows run at once. The best token
+// stands there already, if none can be drawn.
 static __global__ void __cluster_dims__(DRAW_BLOCKS) __launch_bounds__(DRAW_THREADS, 2)
     draw(const __grid_constant__ struct sample s)
 {

@@ -411,6 +411,60 @@ static void check_draws(struct bench *b, const struct draw *draw, int count, int
     bench_clear(b);
 }
 
+// `grid` > 0: multiples of it, so that many are equal. `holes`: a third of the logits of some rows is -inf.
+static void roughen(struct bench *b, struct operand *logits, float grid, int holes)
+{
+    float *x = logits->host.data;
+    int64_t vocab = logits->host.shape[1];
+    for (int64_t i = 0; i < sl_tensor_elements(&logits->host); i++) {
+        x[i] = grid > 0 ? floorf(x[i] / grid) * grid : x[i];
+        x[i] = holes && i / vocab % 3 == 1 && bench_below(b, 3) == 0 ? -INFINITY : x[i];
+    }
+    b->dut->ops->upload(b->stream, logits->dut.data, x, sl_tensor_bytes(&logits->host));
+    operand_take_over(b, logits);
+}
+
+// Rows that want different things, some of them the best token: the same tokens as the reference.
+static void check_same_tokens(struct bench *b, int count, int64_t vocab, float grid, int masked)
+{
+    static const int top_k[] = {20, 1, 64, 65, 0, 256, 257, 1000};
+    static const float top_p[] = {0.8f, 1, 0.95f}, temperature[] = {0.7f, 1, 0.3f, 1.5f, 0};
+    int64_t words = (vocab + 31) / 32;
+    struct sl_sample_row *rows = bench_host(b, count * (int64_t)sizeof *rows);
+    struct operand logits = operand_random(b, SL_F32, count, vocab, 3);
+    struct operand logprob = operand_output(b, SL_F32, 1, count);
+    struct operand token = operand_ints(b, bench_host(b, count * (int64_t)sizeof(int32_t)), 1, count);
+    uint32_t *allowed = random_bits(b, words * count, 1), *seen = random_bits(b, words * count, 0);
+    struct operand mask = operand_ints(b, (const int32_t *)allowed, count, words);
+    struct operand marks = operand_ints(b, (const int32_t *)seen, count, words);
+    roughen(b, &logits, grid, !masked || vocab > 1000); // never all of the few that a mask leaves
+    logprob = operand_reshaped(&logprob, 1, (int64_t[]){count});
+    for (int i = 0; i < count; i++) {
+        rows[i] = (struct sl_sample_row){temperature[i % 5], top_p[i % 3], top_k[i % 8], i % 2 ? 1.5f : 0, 0};
+        rows[i].uniform = 0.0001f + (float)bench_uniform(b) * 0.9998f;
+    }
+    b->dut->ops->sample(b->stream, &logits.dut, rows, masked ? &mask.dut : NULL, &marks.dut, &token.dut, &logprob.dut);
+    b->reference->ops->sample(b->reference_stream, &logits.ref, rows, masked ? &mask.ref : NULL, &marks.ref, &token.ref,
+                              &logprob.ref);
+    if (!bench_failed_stream(b, "sample")) {
+        const int32_t *got = token.host.data, *wanted = token.ref.data;
+        int others = 0, last = 0;
+        char what[100], why[160];
+        operand_fetch(b, &token);
+        for (int i = 0; i < count; i++) {
+            others += got[i] != wanted[i];
+            last = got[i] != wanted[i] ? i : last;
+        }
+        snprintf(what, sizeof what, "sample: %d different rows, vocab %d, logits in steps of %g%s", count, (int)vocab,
+                 (double)grid, masked ? ", mask" : "");
+        snprintf(why, sizeof why, "%d tokens differ; row %d (top-k %d, top-p %g): %d, not %d", others, last,
+                 rows[last].top_k, (double)rows[last].top_p, got[last], wanted[last]);
+        judge_plain(b, others == 0, what, why);
+        judge(b, &logprob, 1e-5, "sample: their log probabilities");
+    }
+    bench_clear(b);
+}
+
 void check_sample(struct bench *b)
 {
     static const struct draw draws[] = {
@@ -435,4 +489,11 @@ void check_sample(struct bench *b)
     }
     check_draws(b, &draws[0], 32, 151936);
     check_draws(b, &draws[1], 32, 151936);
+    for (int masked = 0; masked <= 1; masked++) {
+        check_same_tokens(b, 130, 302, 0, masked);
+        check_same_tokens(b, 130, 331, 0.5f, masked);
+        check_same_tokens(b, 120, 5003, 0, masked);
+        check_same_tokens(b, 40, 151936, 0, masked);
+        check_same_tokens(b, 40, 151936, 1, masked);
+    }
 }

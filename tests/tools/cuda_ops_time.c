@@ -576,6 +576,7 @@ static void time_others(struct bench *b)
     for (int count = 1; count <= 32; count += 31) {
         time_sample(b, count, (struct sl_sample_row){0, 1, 0, 0, 0}, "greedy");
         time_sample(b, count, (struct sl_sample_row){0.7f, 0.8f, 20, 0, 0.5f}, "top-k 20, top-p 0.8");
+        time_sample(b, count, (struct sl_sample_row){0.7f, 0.9f, 0, 0, 0.5f}, "top-p 0.9");
     }
 }
 
