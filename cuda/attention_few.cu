@@ -149,8 +149,8 @@ static __device__ void put_block(const split_job &s, const shared_few<SIZE> &sha
     }
 }
 
-// Until all `count` blocks of this key head are here, each with its part written. It cannot last: blocks begin in the
-// order of their numbers, a key head's one after another, and there is room for more than those at once.
+// Until all `count` blocks of this key head are here, each with its part written. It does not last, as blocks begin in
+// the order of their numbers, a key head's one after another, and splits_of() leaves room for those of several kernels.
 static __device__ __forceinline__ void wait_for_blocks(int32_t *arrived, int count)
 {
     __syncthreads();
@@ -200,7 +200,8 @@ template <int SIZE> static __device__ void add_splits(const split_job &s, const 
         lanes *= 2;
     }
     int split = (int)threadIdx.x % lanes, apart = THREADS / lanes, share = (group * words + count - 1) / count;
-    for (int first = (int)threadIdx.x / lanes; first - (int)threadIdx.x / lanes < share; first += 2 * apart) {
+    for (int begin = 0; begin < share; begin += 2 * apart) { // by all threads, as lanes ask each other
+        int first = begin + (int)threadIdx.x / lanes;
         float2 ends[2]; // maximum and total
         word_part part[2] = {};
         int query[2], column[2], is_word[2];
@@ -310,6 +311,86 @@ static __device__ __forceinline__ int64_t slot_of(const attention_job &job, int 
     return (page * job.kv_heads + kv_head) * job.page_tokens + token % job.page_tokens;
 }
 
+// What a warp has summed so far of a lane's two queries, g and g + 8; maxima are in powers of two.
+template <int SIZE> struct sums {
+    float o[SIZE / 8][4], most[2], total[2];
+};
+
+// Scores of a tile of tokens from `token` on become weights; what was summed so far shrinks with them.
+template <int SIZE>
+static __device__ __forceinline__ void soften(sums<SIZE> &sum, float (&score)[2][4], int token, int end, float scale)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float larger = sum.most[half];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int n = i / 2, c = 2 * half + i % 2, at = token + 8 * n + threadIdx.x % 4 * 2 + i % 2;
+            score[n][c] = at < end ? score[n][c] * scale : -INFINITY;
+            larger = fmaxf(larger, score[n][c]);
+        }
+        larger = maximum_of_four(larger); // finite: a tile has one token at least
+        float old = power_of_two(sum.most[half] - larger), total = 0;
+        sum.most[half] = larger;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int n = i / 2, c = 2 * half + i % 2;
+            score[n][c] = power_of_two(score[n][c] - larger);
+            total += score[n][c];
+        }
+        sum.total[half] = sum.total[half] * old + total;
+#pragma unroll
+        for (int n = 0; n < SIZE / 8; n++) {
+            sum.o[n][2 * half] *= old;
+            sum.o[n][2 * half + 1] *= old;
+        }
+    }
+}
+
+// A tile that is there, for the queries `a`.
+template <int SIZE>
+static __device__ __forceinline__ void attend(sums<SIZE> &sum, const uint32_t a[SIZE / 16][4],
+                                              const warp_tiles<SIZE> &tiles, int stage, int token, int end, float scale)
+{
+    int lane = threadIdx.x % 32;
+    float score[2][4] = {};
+#pragma unroll
+    for (int step = 0; step < SIZE / 16; step++) {
+        uint32_t k[4];
+        load_matrices(k, &tiles.k[stage][lane % 8 + lane / 16 * 8][16 * step + lane / 8 % 2 * 8]);
+        multiply_add(score[0], a[step], k[0], k[1]);
+        multiply_add(score[1], a[step], k[2], k[3]);
+    }
+    soften<SIZE>(sum, score, token, end, scale);
+    uint32_t p[4] = {pack(score[0][0], score[0][1]), pack(score[0][2], score[0][3]), pack(score[1][0], score[1][1]),
+                     pack(score[1][2], score[1][3])};
+#pragma unroll
+    for (int n = 0; n < SIZE / 16; n++) {
+        uint32_t v[4];
+        load_transposed(v, &tiles.v[stage][lane % 16][16 * n + lane / 16 * 8]);
+        multiply_add(sum.o[2 * n], p, v[0], v[1]);
+        multiply_add(sum.o[2 * n + 1], p, v[2], v[3]);
+    }
+}
+
+// A block's tokens of a sequence.
+struct tokens {
+    int begin, end;
+    int newest, has_newest; // the sequence's last token, and whether it is one of them
+    int known;              // the end of those that come from the cache
+    int blocks;             // that have tokens of this sequence
+};
+
+template <bool TURNS> static __device__ __forceinline__ tokens tokens_of(const split_job &s, int length)
+{
+    int each = ((length + TOKENS - 1) / TOKENS + s.splits - 1) / s.splits * TOKENS, begin = (int)blockIdx.x * each;
+    tokens t = {begin, begin + each < length ? begin + each : length, length - 1};
+    t.has_newest = t.end == length;
+    t.known = TURNS && t.has_newest ? t.newest : t.end;
+    t.blocks = (length + each - 1) / each;
+    return t;
+}
+
 template <int SIZE, bool TURNS> static __global__ void __launch_bounds__(THREADS, 3) attention_few(const split_job s)
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
@@ -318,110 +399,67 @@ template <int SIZE, bool TURNS> static __global__ void __launch_bounds__(THREADS
     shared_few<SIZE> &shared = *(shared_few<SIZE> *)dynamic;
     const attention_job &job = s.job;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, kv_head = blockIdx.y, b = blockIdx.z;
-    int row = job.row_start[b], rows = job.row_start[b + 1] - row, length = job.kv_length[b];
-    int group = job.heads / job.kv_heads, tiles_each = ((length + TOKENS - 1) / TOKENS + s.splits - 1) / s.splits;
-    int begin = (int)blockIdx.x * tiles_each * TOKENS, end = begin + tiles_each * TOKENS;
-    end = end < length ? end : length;
+    int row = job.row_start[b], rows = job.row_start[b + 1] - row, group = job.heads / job.kv_heads;
+    const tokens t = tokens_of<TURNS>(s, job.kv_length[b]);
     let_next_begin();
-    if (rows != 1 || begin >= length) {
+    if (rows != 1 || t.begin >= t.end) {
         wait_for_previous(); // a kernel is not done before those that it overlaps
         return;
     }
     warp_tiles<SIZE> &tiles = shared.tiles[warp];
-    int token = begin + warp * TOKENS, stage = 0, newest = length - 1, has_newest = end == length;
-    int known = TURNS && has_newest ? newest : end; // the tokens before come from the cache
-    if (!TURNS && has_newest) {
+    int token = t.begin + warp * TOKENS, stage = 0;
+    if (!TURNS && t.has_newest) {
         wait_for_previous();
     }
     for (int i = 0; i < STAGES; i++) {
-        bring_tile<SIZE>(tiles, i, job, b, kv_head, token + i * WARPS * TOKENS, known, lane);
+        bring_tile<SIZE>(tiles, i, job, b, kv_head, token + i * WARPS * TOKENS, t.known, lane);
     }
     uint32_t a[SIZE / 16][4];
     if constexpr (TURNS) {
-        int64_t slot = slot_of(job, b, kv_head, newest);
+        int64_t slot = slot_of(job, b, kv_head, t.newest);
         prepare_turns<SIZE>(own, s.turns, row, job.d);
         wait_for_previous();
-        turn<SIZE>(own, s, row, kv_head, slot, has_newest);
+        turn<SIZE>(own, s, row, kv_head, slot, t.has_newest);
         load_queries<SIZE>(a, own.q[0], group, job.d, SIZE, lane);
     } else {
         wait_for_previous();
         load_queries<SIZE>(a, (const bf16 *)job.q + row * job.q_stride + (int64_t)kv_head * group * job.d, group, job.d,
                            job.d, lane);
     }
-    float o[SIZE / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
-    float scale = job.scale * 1.4426950408889634f; // maxima are in powers of two
-    for (; token < end; token += WARPS * TOKENS, stage = (stage + 1) % STAGES) {
+    sums<SIZE> sum = {{}, {-INFINITY, -INFINITY}, {}};
+    float scale = job.scale * 1.4426950408889634f;
+    for (; token < t.end; token += WARPS * TOKENS, stage = (stage + 1) % STAGES) {
         copies_wait<STAGES - 1>();
         __syncwarp();
         if constexpr (TURNS) {
-            if (token <= newest && newest < token + TOKENS) {
-                put_newest<SIZE>(tiles, stage, newest - token, own, job.d, lane);
+            if (token <= t.newest && t.newest < token + TOKENS) {
+                put_newest<SIZE>(tiles, stage, t.newest - token, own, job.d, lane);
             }
         }
-        float score[2][4] = {};
-#pragma unroll
-        for (int step = 0; step < SIZE / 16; step++) {
-            uint32_t k[4];
-            load_matrices(k, &tiles.k[stage][lane % 8 + lane / 16 * 8][16 * step + lane / 8 % 2 * 8]);
-            multiply_add(score[0], a[step], k[0], k[1]);
-            multiply_add(score[1], a[step], k[2], k[3]);
-        }
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float larger = most[half];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int n = i / 2, c = 2 * half + i % 2, at = token + 8 * n + lane % 4 * 2 + i % 2;
-                score[n][c] = at < end ? score[n][c] * scale : -INFINITY;
-                larger = fmaxf(larger, score[n][c]);
-            }
-            larger = maximum_of_four(larger); // finite: a tile has one token at least
-            float old = power_of_two(most[half] - larger), sum = 0;
-            most[half] = larger;
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int n = i / 2, c = 2 * half + i % 2;
-                score[n][c] = power_of_two(score[n][c] - larger);
-                sum += score[n][c];
-            }
-            total[half] = total[half] * old + sum;
-#pragma unroll
-            for (int n = 0; n < SIZE / 8; n++) {
-                o[n][2 * half] *= old;
-                o[n][2 * half + 1] *= old;
-            }
-        }
-        uint32_t p[4] = {pack(score[0][0], score[0][1]), pack(score[0][2], score[0][3]), pack(score[1][0], score[1][1]),
-                         pack(score[1][2], score[1][3])};
-#pragma unroll
-        for (int n = 0; n < SIZE / 16; n++) {
-            uint32_t v[4];
-            load_transposed(v, &tiles.v[stage][lane % 16][16 * n + lane / 16 * 8]);
-            multiply_add(o[2 * n], p, v[0], v[1]);
-            multiply_add(o[2 * n + 1], p, v[2], v[3]);
-        }
+        attend<SIZE>(sum, a, tiles, stage, token, t.end, scale);
         __syncwarp();
-        bring_tile<SIZE>(tiles, stage, job, b, kv_head, token + STAGES * WARPS * TOKENS, known, lane);
+        bring_tile<SIZE>(tiles, stage, job, b, kv_head, token + STAGES * WARPS * TOKENS, t.known, lane);
     }
     copies_wait<0>();
-    write_warp<SIZE>(shared, most_of, total_of, o, most, total, warp, lane);
-
-    int count = (length + tiles_each * TOKENS - 1) / (tiles_each * TOKENS); // blocks that have tokens
+    write_warp<SIZE>(shared, most_of, total_of, sum.o, sum.most, sum.total, warp, lane);
     int place = b * job.kv_heads + kv_head;
     float *partial = s.partial + (int64_t)place * s.splits * QUERIES * part_width<SIZE>();
-    put_block<SIZE>(s, shared, most_of, total_of, partial, count);
-    if (count > 1) {
-        meet_and_add<SIZE>(s, place, partial, count);
+    put_block<SIZE>(s, shared, most_of, total_of, partial, t.blocks);
+    if (t.blocks > 1) {
+        meet_and_add<SIZE>(s, place, partial, t.blocks);
     }
 }
 
 // Of one sequence a block for each multiprocessor, so that the next kernel has room beside it. Of more two: reading
-// keys and values is most of the work then.
+// keys and values is most of the work then. A key head's blocks wait for each other. Were all multiprocessors taken by
+// blocks that wait for some that find no room, it would be for ever; as two fit into each, that takes eight kernels or
+// more at the same time.
 static int splits_of(const struct sl_stream *stream, const struct attention_job *job)
 {
     int blocks = (job->sequences > 1 ? 2 : 1) * stream->device->multiprocessors;
-    int splits = blocks / (job->sequences * job->kv_heads);
-    return splits < 2 ? 2 : splits > MOST_SPLITS ? MOST_SPLITS : splits;
+    int splits = blocks / (job->sequences * job->kv_heads), most = 1 + stream->device->multiprocessors / 4;
+    most = most < MOST_SPLITS ? most : MOST_SPLITS;
+    return splits < 2 ? 2 : splits > most ? most : splits;
 }
 
 template <int SIZE, bool TURNS>
