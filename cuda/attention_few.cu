@@ -8,10 +8,12 @@
 // it, with all others idle.
 //
 // Of what the kernels of a step write this reads the new rows alone: the other tokens, and the tables, were there
-// before the step began. So tiles come before the kernel before is done, all but the newest token.
+// before the step began. So tiles come before the kernel before is done, but for the newest token: where that comes
+// from the cache, the block that has it waits first.
 //
-// With TURNS, queries and the newest key come as the product left them: each block norms and turns its own queries, and
-// the one that has the newest token puts key and value to their page.
+// With TURNS, queries and the newest key and value come as the product left them: each block norms and turns its own
+// queries, and the one that has the newest token also its key, and puts key and value to their page. It attends to them
+// by way of shared memory, into the tile that came without them.
 #include "cuda/attention.h"
 #include "cuda/ops.h"
 #include "cuda/rope.cuh"
@@ -25,7 +27,12 @@ template <int SIZE> struct warp_tiles {
 
 template <int SIZE> union shared_few {
     warp_tiles<SIZE> tiles[WARPS];
-    float o[WARPS][QUERIES][SIZE];
+    float o[WARPS][QUERIES][SIZE]; // afterwards: what each warp has summed
+};
+
+// Of each warp's sums the queries' maxima, in powers of two, and sums of weights.
+struct warp_ends {
+    float most[WARPS][QUERIES], total[WARPS][QUERIES];
 };
 
 // How queries and the newest key are normed and turned.
@@ -39,7 +46,7 @@ struct split_job {
     attention_job job;
     turns turns;
     int splits;
-    float *partial;    // [sequences, kv_heads, splits, QUERIES, WIDTH]: sums, maximum, total
+    float *partial;    // [sequences, kv_heads, splits, QUERIES, part_width]: sums, maximum, total
     int32_t *counters; // [sequences, kv_heads, 2]: blocks that came to the meeting, and that left it
 };
 
@@ -49,15 +56,63 @@ template <int SIZE> static __host__ __device__ constexpr int part_width()
     return SIZE + 4;
 }
 
+// --- what a block does ---
+
+// A key head of a sequence's only row, over some of the tokens.
+struct piece {
+    int b, kv_head, row;
+    int begin, end;         // tokens
+    int newest, has_newest; // the sequence's last token, and whether it is one of them
+    int known;              // the end of those that come from the cache
+    int blocks;             // that have tokens of this sequence
+};
+
+// 0: there are no tokens for this block, or the sequence is for another kernel.
+template <bool TURNS> static __device__ __forceinline__ int find_piece(const split_job &s, piece &p)
+{
+    const attention_job &job = s.job;
+    p.b = blockIdx.z;
+    p.kv_head = blockIdx.y;
+    p.row = job.row_start[p.b];
+    int rows = job.row_start[p.b + 1] - p.row, length = job.kv_length[p.b];
+    int each = ((length + TOKENS - 1) / TOKENS + s.splits - 1) / s.splits * TOKENS;
+    p.begin = (int)blockIdx.x * each;
+    p.end = p.begin + each < length ? p.begin + each : length;
+    p.newest = length - 1;
+    p.has_newest = p.end == length;
+    p.known = TURNS && p.has_newest ? p.newest : p.end;
+    p.blocks = (length + each - 1) / each;
+    return rows == 1 && p.begin < p.end;
+}
+
+// Query heads of a key head.
+static __device__ __forceinline__ int group_of(const attention_job &job)
+{
+    return job.heads / job.kv_heads;
+}
+
+static __device__ __forceinline__ int first_token_of_warp(const piece &p)
+{
+    return p.begin + (int)threadIdx.x / 32 * TOKENS;
+}
+
+static __device__ __forceinline__ int64_t slot_of(const attention_job &job, const piece &p, int token)
+{
+    int64_t page = job.page_table[p.b * job.page_stride + token / job.page_tokens];
+    return (page * job.kv_heads + p.kv_head) * job.page_tokens + token % job.page_tokens;
+}
+
+// --- tiles of keys and values ---
+
+// Zeros from `known` on and beyond d.
 template <int SIZE>
-static __device__ __forceinline__ void bring_tile(warp_tiles<SIZE> &tiles, int stage, const attention_job &job, int b,
-                                                  int kv_head, int token, int end, int lane)
+static __device__ __forceinline__ void bring_tile(warp_tiles<SIZE> &tiles, int stage, const attention_job &job,
+                                                  const piece &p, int token)
 {
     const int words = SIZE / 8;
-    int64_t page = token < end ? job.page_table[b * job.page_stride + token / job.page_tokens] : 0;
-    int64_t slot = (page * job.kv_heads + kv_head) * job.page_tokens + token % job.page_tokens;
-    for (int i = lane; i < TOKENS * words; i += 32) {
-        int row = i / words, word = i % words, valid = token + row < end && 8 * word < job.d;
+    int64_t slot = token < p.known ? slot_of(job, p, token) : 0;
+    for (int i = threadIdx.x % 32; i < TOKENS * words; i += 32) {
+        int row = i / words, word = i % words, valid = token + row < p.known && 8 * word < job.d;
         int64_t at = valid ? (slot + row) * job.d + 8 * word : 0;
         copy_async(&tiles.k[stage][row][8 * word], (const bf16 *)job.k + at, valid);
         copy_async(&tiles.v[stage][row][8 * word], (const bf16 *)job.v + at, valid);
@@ -65,12 +120,74 @@ static __device__ __forceinline__ void bring_tile(warp_tiles<SIZE> &tiles, int s
     copies_commit();
 }
 
-// The queries of this key head as A: rows beyond them are zero.
+template <int SIZE, bool TURNS>
+static __device__ __forceinline__ void bring_first_tiles(warp_tiles<SIZE> &tiles, const attention_job &job,
+                                                         const piece &p)
+{
+    if (!TURNS && p.has_newest) {
+        wait_for_previous(); // which puts it to the cache
+    }
+    for (int i = 0; i < STAGES; i++) {
+        bring_tile<SIZE>(tiles, i, job, p, first_token_of_warp(p) + i * WARPS * TOKENS);
+    }
+}
+
+// --- queries and the newest token ---
+
+// What a block turns itself. Filled in two parts: what is constant, then what the product before gives.
+template <int SIZE> struct turned {
+    float cosine[SIZE / 2], sine[SIZE / 2], q_norm[SIZE], k_norm[SIZE];
+    bf16 q[QUERIES][SIZE], k[SIZE], v[SIZE];
+};
+
+template <int SIZE>
+static __device__ __forceinline__ void prepare_turns(turned<SIZE> &t, const turns &turns, int row, int d)
+{
+    for (int i = threadIdx.x; i < d; i += THREADS) {
+        t.q_norm[i] = __bfloat162float(turns.q_norm[i]);
+        t.k_norm[i] = __bfloat162float(turns.k_norm[i]);
+        if (i < d / 2) {
+            angle_of(turns.angles, row, i, &t.cosine[i], &t.sine[i]);
+        }
+    }
+    __syncthreads();
+}
+
+// A warp for each query of the key head; where the newest token is, one for its key and one for its value. `slot`:
+// where in the cache that token lies.
+template <int SIZE>
+static __device__ __forceinline__ void turn(turned<SIZE> &t, const split_job &s, const piece &p, int64_t slot)
+{
+    const attention_job &job = s.job;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = group_of(job), d = job.d;
+    int has_newest = p.has_newest;
+    const bf16 *q = (const bf16 *)job.q + p.row * job.q_stride, *k = q + (int64_t)(job.heads + p.kv_head) * d;
+    const bf16 *v = k + (int64_t)job.kv_heads * d;
+    for (int i = warp; i < group + 2 * has_newest; i += WARPS) {
+        if (i < group) {
+            norm_and_turn<1>(q + (int64_t)(p.kv_head * group + i) * d, t.q_norm, d / 2, s.turns.eps, t.cosine, t.sine,
+                             t.q[i]);
+        } else if (i == group) {
+            norm_and_turn<1>(k, t.k_norm, d / 2, s.turns.eps, t.cosine, t.sine, t.k);
+        } else {
+            for (int w = lane; w < d / 2; w += 32) {
+                ((uint32_t *)t.v)[w] = ((const uint32_t *)v)[w];
+            }
+        }
+    }
+    __syncthreads();
+    for (int w = threadIdx.x; w < d / 8 && has_newest; w += THREADS) {
+        ((uint4 *)((bf16 *)job.k + slot * d))[w] = ((const uint4 *)t.k)[w];
+        ((uint4 *)((bf16 *)job.v + slot * d))[w] = ((const uint4 *)t.v)[w];
+    }
+}
+
+// Queries as A: rows beyond the group and columns beyond d are zero.
 template <int SIZE>
 static __device__ __forceinline__ void load_queries(uint32_t a[SIZE / 16][4], const bf16 *q, int group, int d,
-                                                    int pitch, int lane)
+                                                    int pitch)
 {
-    int g = lane / 4, c = lane % 4 * 2;
+    int lane = threadIdx.x % 32, g = lane / 4, c = lane % 4 * 2;
 #pragma unroll
     for (int step = 0; step < SIZE / 16; step++) {
 #pragma unroll
@@ -81,32 +198,151 @@ static __device__ __forceinline__ void load_queries(uint32_t a[SIZE / 16][4], co
     }
 }
 
-// Adds up the warps of the block: sum, maximum and total of each query in `o`, most[] and total[].
-template <int SIZE>
-static __device__ void write_warp(shared_few<SIZE> &shared, float (*most_of)[QUERIES], float (*total_of)[QUERIES],
-                                  float o[SIZE / 8][4], const float most[2], const float total[2], int warp, int lane)
+// The queries of this key head as A, once the kernel before is done.
+template <int SIZE, bool TURNS>
+static __device__ __forceinline__ void take_queries(uint32_t a[SIZE / 16][4], turned<TURNS ? SIZE : 16> &own,
+                                                    const split_job &s, const piece &p)
 {
-    int g = lane / 4, q = lane % 4;
+    const attention_job &job = s.job;
+    if constexpr (TURNS) {
+        int64_t slot = slot_of(job, p, p.newest);
+        prepare_turns<SIZE>(own, s.turns, p.row, job.d);
+        wait_for_previous();
+        turn<SIZE>(own, s, p, slot);
+        load_queries<SIZE>(a, own.q[0], group_of(job), job.d, SIZE);
+    } else {
+        wait_for_previous();
+        const bf16 *q = (const bf16 *)job.q + p.row * job.q_stride + (int64_t)p.kv_head * group_of(job) * job.d;
+        load_queries<SIZE>(a, q, group_of(job), job.d, job.d);
+    }
+}
+
+// The newest token into its place in a tile that came without it.
+template <int SIZE>
+static __device__ __forceinline__ void put_newest(warp_tiles<SIZE> &tiles, int stage, int place, const turned<SIZE> &t,
+                                                  int d)
+{
+    int lane = threadIdx.x % 32;
+    if (8 * lane < d) {
+        *(uint4 *)&tiles.k[stage][place][8 * lane] = ((const uint4 *)t.k)[lane];
+        *(uint4 *)&tiles.v[stage][place][8 * lane] = ((const uint4 *)t.v)[lane];
+    }
+    __syncwarp();
+}
+
+// --- attending ---
+
+// What a warp has summed so far of a lane's two queries, g and g + 8; maxima are in powers of two.
+template <int SIZE> struct sums {
+    float o[SIZE / 8][4], most[2], total[2];
+};
+
+// Scores of a tile of tokens from `token` on become weights; what was summed so far shrinks with them.
+template <int SIZE>
+static __device__ __forceinline__ void soften(sums<SIZE> &sum, float (&score)[2][4], int token, int end, float scale)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float larger = sum.most[half];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int n = i / 2, c = 2 * half + i % 2, at = token + 8 * n + threadIdx.x % 4 * 2 + i % 2;
+            score[n][c] = at < end ? score[n][c] * scale : -INFINITY;
+            larger = fmaxf(larger, score[n][c]);
+        }
+        larger = maximum_of_four(larger); // finite: a tile has one token at least
+        float old = power_of_two(sum.most[half] - larger), total = 0;
+        sum.most[half] = larger;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int n = i / 2, c = 2 * half + i % 2;
+            score[n][c] = power_of_two(score[n][c] - larger);
+            total += score[n][c];
+        }
+        sum.total[half] = sum.total[half] * old + total;
+#pragma unroll
+        for (int n = 0; n < SIZE / 8; n++) {
+            sum.o[n][2 * half] *= old;
+            sum.o[n][2 * half + 1] *= old;
+        }
+    }
+}
+
+// By a warp: a tile that is there, for the queries `a`.
+template <int SIZE>
+static __device__ __forceinline__ void attend(sums<SIZE> &sum, const uint32_t a[SIZE / 16][4],
+                                              const warp_tiles<SIZE> &tiles, int stage, int token, int end, float scale)
+{
+    int lane = threadIdx.x % 32;
+    float score[2][4] = {};
+#pragma unroll
+    for (int step = 0; step < SIZE / 16; step++) {
+        uint32_t k[4];
+        load_matrices(k, &tiles.k[stage][lane % 8 + lane / 16 * 8][16 * step + lane / 8 % 2 * 8]);
+        multiply_add(score[0], a[step], k[0], k[1]);
+        multiply_add(score[1], a[step], k[2], k[3]);
+    }
+    soften<SIZE>(sum, score, token, end, scale);
+    uint32_t p[4] = {pack(score[0][0], score[0][1]), pack(score[0][2], score[0][3]), pack(score[1][0], score[1][1]),
+                     pack(score[1][2], score[1][3])};
+#pragma unroll
+    for (int n = 0; n < SIZE / 16; n++) {
+        uint32_t v[4];
+        load_transposed(v, &tiles.v[stage][lane % 16][16 * n + lane / 16 * 8]);
+        multiply_add(sum.o[2 * n], p, v[0], v[1]);
+        multiply_add(sum.o[2 * n + 1], p, v[2], v[3]);
+    }
+}
+
+// A warp's tiles, one after the other.
+template <int SIZE, bool TURNS>
+static __device__ __forceinline__ void attend_all(sums<SIZE> &sum, const uint32_t a[SIZE / 16][4],
+                                                  warp_tiles<SIZE> &tiles, const turned<TURNS ? SIZE : 16> &own,
+                                                  const attention_job &job, const piece &p)
+{
+    float scale = job.scale * 1.4426950408889634f;
+    int stage = 0;
+    for (int token = first_token_of_warp(p); token < p.end; token += WARPS * TOKENS, stage = (stage + 1) % STAGES) {
+        copies_wait<STAGES - 1>();
+        __syncwarp();
+        if constexpr (TURNS) {
+            if (token <= p.newest && p.newest < token + TOKENS) {
+                put_newest<SIZE>(tiles, stage, p.newest - token, own, job.d);
+            }
+        }
+        attend<SIZE>(sum, a, tiles, stage, token, p.end, scale);
+        __syncwarp();
+        bring_tile<SIZE>(tiles, stage, job, p, token + STAGES * WARPS * TOKENS);
+    }
+    copies_wait<0>();
+}
+
+// --- the warps become the block's part ---
+
+// What each warp has summed, to shared memory, in place of the tiles.
+template <int SIZE> static __device__ void put_warp(shared_few<SIZE> &shared, warp_ends &ends, const sums<SIZE> &sum)
+{
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
     __syncthreads(); // the tiles are no longer read
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        float sum = sum_of_four(total[half]);
+        float total = sum_of_four(sum.total[half]);
         if (q == 0) {
-            most_of[warp][g + 8 * half] = most[half];
-            total_of[warp][g + 8 * half] = sum;
+            ends.most[warp][g + 8 * half] = sum.most[half];
+            ends.total[warp][g + 8 * half] = total;
         }
 #pragma unroll
         for (int n = 0; n < SIZE / 8; n++) {
-            shared.o[warp][g + 8 * half][8 * n + 2 * q] = o[n][2 * half];
-            shared.o[warp][g + 8 * half][8 * n + 2 * q + 1] = o[n][2 * half + 1];
+            shared.o[warp][g + 8 * half][8 * n + 2 * q] = sum.o[n][2 * half];
+            shared.o[warp][g + 8 * half][8 * n + 2 * q + 1] = sum.o[n][2 * half + 1];
         }
     }
     __syncthreads();
 }
 
-static __device__ __forceinline__ void put(const attention_job &job, int b, int head, int column, float4 value)
+static __device__ __forceinline__ void put(const attention_job &job, const piece &p, int head, int column, float4 value)
 {
-    bf16 *y = (bf16 *)job.y + (int64_t)job.row_start[b] * job.y_stride + (int64_t)head * job.d;
+    bf16 *y = (bf16 *)job.y + (int64_t)job.row_start[p.b] * job.y_stride + (int64_t)head * job.d;
     *(uint2 *)(y + column) = make_uint2(pack(value.x, value.y), pack(value.z, value.w));
 }
 
@@ -115,30 +351,29 @@ static __device__ __forceinline__ float4 scaled(const float4 &x, float scale)
     return make_float4(scale * x.x, scale * x.y, scale * x.z, scale * x.w);
 }
 
-// The warps become the block's part, or where it is the only one the result. `partial`: of the key head.
+// The block's part, or where it is the only one the result. `partial`: of the key head.
 template <int SIZE>
-static __device__ void put_block(const split_job &s, const shared_few<SIZE> &shared, const float (*most_of)[QUERIES],
-                                 const float (*total_of)[QUERIES], float *partial, int count)
+static __device__ void put_block(const attention_job &job, const piece &p, const shared_few<SIZE> &shared,
+                                 const warp_ends &ends, float *partial)
 {
-    const attention_job &job = s.job;
-    int words = job.d / 4, group = job.heads / job.kv_heads;
+    int words = job.d / 4, group = group_of(job);
     for (int i = threadIdx.x; i < group * words; i += THREADS) {
         int query = i / words, column = i % words * 4;
         float most = -INFINITY, total = 0;
         float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
         for (int w = 0; w < WARPS; w++) {
-            most = fmaxf(most, most_of[w][query]);
+            most = fmaxf(most, ends.most[w][query]);
         }
 #pragma unroll
         for (int w = 0; w < WARPS; w++) {
-            float weight = power_of_two(most_of[w][query] - most); // 0 of a warp without tokens
+            float weight = power_of_two(ends.most[w][query] - most); // 0 of a warp without tokens
             float4 part = scaled(*(const float4 *)&shared.o[w][query][column], weight);
             sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
-            total += weight * total_of[w][query];
+            total += weight * ends.total[w][query];
         }
-        if (count == 1) {
-            put(job, blockIdx.z, blockIdx.y * group + query, column, scaled(sum, 1 / total));
+        if (p.blocks == 1) {
+            put(job, p, p.kv_head * group + query, column, scaled(sum, 1 / total));
         } else {
             float *to = partial + ((int64_t)blockIdx.x * QUERIES + query) * part_width<SIZE>();
             *(float4 *)(to + column) = sum;
@@ -148,6 +383,8 @@ static __device__ void put_block(const split_job &s, const shared_few<SIZE> &sha
         }
     }
 }
+
+// --- the blocks become the result ---
 
 // Until all `count` blocks of this key head are here, each with its part written. It does not last, as blocks begin in
 // the order of their numbers, a key head's one after another, and splits_of() leaves room for those of several kernels.
@@ -193,9 +430,9 @@ static __device__ __forceinline__ float maximum_of_lanes(float x, int lanes)
 
 // The block's share of the key head's result, in words of four columns of a query: a lane for each split, two words
 // at once.
-template <int SIZE> static __device__ void add_splits(const split_job &s, const float *partial, int count)
+template <int SIZE> static __device__ void add_splits(const attention_job &job, const piece &p, const float *partial)
 {
-    int lanes = 1, words = s.job.d / 4, group = s.job.heads / s.job.kv_heads;
+    int lanes = 1, words = job.d / 4, group = group_of(job), count = p.blocks;
     while (lanes < count) {
         lanes *= 2;
     }
@@ -222,231 +459,56 @@ template <int SIZE> static __device__ void add_splits(const split_job &s, const 
             part[i] = {scaled(part[i].sum, weight), weight * ends[i].y};
             add_lanes(part[i], lanes);
             if (split == 0 && is_word[i]) {
-                put(s.job, blockIdx.z, blockIdx.y * group + query[i], column[i],
-                    scaled(part[i].sum, 1 / part[i].total));
+                put(job, p, p.kv_head * group + query[i], column[i], scaled(part[i].sum, 1 / part[i].total));
             }
         }
     }
 }
 
 // The other blocks' parts, too, become the result. The last block to leave makes the counters what they were.
-template <int SIZE> static __device__ void meet_and_add(const split_job &s, int place, const float *partial, int count)
+template <int SIZE>
+static __device__ void meet_and_add(const split_job &s, const piece &p, int place, const float *partial)
 {
     int32_t *arrived = s.counters + 2 * place, *left = arrived + 1;
     int before = 0;
-    wait_for_blocks(arrived, count);
+    wait_for_blocks(arrived, p.blocks);
     if (threadIdx.x == 0) {
         before = atomicAdd(left, 1);
     }
-    add_splits<SIZE>(s, partial, count);
-    if (threadIdx.x == 0 && before == count - 1) {
+    add_splits<SIZE>(s.job, p, partial);
+    if (threadIdx.x == 0 && before == p.blocks - 1) {
         *arrived = 0;
         *left = 0;
     }
 }
 
-// What a block turns itself. Filled in two parts: what is constant, then what the product before gives.
-template <int SIZE> struct turned {
-    float cosine[SIZE / 2], sine[SIZE / 2], q_norm[SIZE], k_norm[SIZE];
-    bf16 q[QUERIES][SIZE], k[SIZE], v[SIZE];
-};
-
-template <int SIZE>
-static __device__ __forceinline__ void prepare_turns(turned<SIZE> &t, const turns &turns, int row, int d)
-{
-    for (int i = threadIdx.x; i < d; i += THREADS) {
-        t.q_norm[i] = __bfloat162float(turns.q_norm[i]);
-        t.k_norm[i] = __bfloat162float(turns.k_norm[i]);
-        if (i < d / 2) {
-            angle_of(turns.angles, row, i, &t.cosine[i], &t.sine[i]);
-        }
-    }
-    __syncthreads();
-}
-
-// A warp for each query of the key head; where the newest token is, one for its key and one for its value. `slot`:
-// where in the cache that token lies.
-template <int SIZE>
-static __device__ __forceinline__ void turn(turned<SIZE> &t, const split_job &s, int row, int kv_head, int64_t slot,
-                                            int has_newest)
-{
-    const attention_job &job = s.job;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = job.heads / job.kv_heads, d = job.d;
-    const bf16 *q = (const bf16 *)job.q + row * job.q_stride, *k = q + (int64_t)(job.heads + kv_head) * d;
-    const bf16 *v = k + (int64_t)job.kv_heads * d;
-    for (int i = warp; i < group + 2 * has_newest; i += WARPS) {
-        if (i < group) {
-            norm_and_turn<1>(q + (int64_t)(kv_head * group + i) * d, t.q_norm, d / 2, s.turns.eps, t.cosine, t.sine,
-                             t.q[i]);
-        } else if (i == group) {
-            norm_and_turn<1>(k, t.k_norm, d / 2, s.turns.eps, t.cosine, t.sine, t.k);
-        } else {
-            for (int w = lane; w < d / 2; w += 32) {
-                ((uint32_t *)t.v)[w] = ((const uint32_t *)v)[w];
-            }
-        }
-    }
-    __syncthreads();
-    for (int w = threadIdx.x; w < d / 8 && has_newest; w += THREADS) {
-        ((uint4 *)((bf16 *)job.k + slot * d))[w] = ((const uint4 *)t.k)[w];
-        ((uint4 *)((bf16 *)job.v + slot * d))[w] = ((const uint4 *)t.v)[w];
-    }
-}
-
-// The newest token into its place in a tile that came without it.
-template <int SIZE>
-static __device__ __forceinline__ void put_newest(warp_tiles<SIZE> &tiles, int stage, int place, const turned<SIZE> &t,
-                                                  int d, int lane)
-{
-    if (8 * lane < d) {
-        *(uint4 *)&tiles.k[stage][place][8 * lane] = ((const uint4 *)t.k)[lane];
-        *(uint4 *)&tiles.v[stage][place][8 * lane] = ((const uint4 *)t.v)[lane];
-    }
-    __syncwarp();
-}
-
-static __device__ __forceinline__ int64_t slot_of(const attention_job &job, int b, int kv_head, int token)
-{
-    int64_t page = job.page_table[b * job.page_stride + token / job.page_tokens];
-    return (page * job.kv_heads + kv_head) * job.page_tokens + token % job.page_tokens;
-}
-
-// What a warp has summed so far of a lane's two queries, g and g + 8; maxima are in powers of two.
-template <int SIZE> struct sums {
-    float o[SIZE / 8][4], most[2], total[2];
-};
-
-// Scores of a tile of tokens from `token` on become weights; what was summed so far shrinks with them.
-template <int SIZE>
-static __device__ __forceinline__ void soften(sums<SIZE> &sum, float (&score)[2][4], int token, int end, float scale)
-{
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float larger = sum.most[half];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int n = i / 2, c = 2 * half + i % 2, at = token + 8 * n + threadIdx.x % 4 * 2 + i % 2;
-            score[n][c] = at < end ? score[n][c] * scale : -INFINITY;
-            larger = fmaxf(larger, score[n][c]);
-        }
-        larger = maximum_of_four(larger); // finite: a tile has one token at least
-        float old = power_of_two(sum.most[half] - larger), total = 0;
-        sum.most[half] = larger;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int n = i / 2, c = 2 * half + i % 2;
-            score[n][c] = power_of_two(score[n][c] - larger);
-            total += score[n][c];
-        }
-        sum.total[half] = sum.total[half] * old + total;
-#pragma unroll
-        for (int n = 0; n < SIZE / 8; n++) {
-            sum.o[n][2 * half] *= old;
-            sum.o[n][2 * half + 1] *= old;
-        }
-    }
-}
-
-// A tile that is there, for the queries `a`.
-template <int SIZE>
-static __device__ __forceinline__ void attend(sums<SIZE> &sum, const uint32_t a[SIZE / 16][4],
-                                              const warp_tiles<SIZE> &tiles, int stage, int token, int end, float scale)
-{
-    int lane = threadIdx.x % 32;
-    float score[2][4] = {};
-#pragma unroll
-    for (int step = 0; step < SIZE / 16; step++) {
-        uint32_t k[4];
-        load_matrices(k, &tiles.k[stage][lane % 8 + lane / 16 * 8][16 * step + lane / 8 % 2 * 8]);
-        multiply_add(score[0], a[step], k[0], k[1]);
-        multiply_add(score[1], a[step], k[2], k[3]);
-    }
-    soften<SIZE>(sum, score, token, end, scale);
-    uint32_t p[4] = {pack(score[0][0], score[0][1]), pack(score[0][2], score[0][3]), pack(score[1][0], score[1][1]),
-                     pack(score[1][2], score[1][3])};
-#pragma unroll
-    for (int n = 0; n < SIZE / 16; n++) {
-        uint32_t v[4];
-        load_transposed(v, &tiles.v[stage][lane % 16][16 * n + lane / 16 * 8]);
-        multiply_add(sum.o[2 * n], p, v[0], v[1]);
-        multiply_add(sum.o[2 * n + 1], p, v[2], v[3]);
-    }
-}
-
-// A block's tokens of a sequence.
-struct tokens {
-    int begin, end;
-    int newest, has_newest; // the sequence's last token, and whether it is one of them
-    int known;              // the end of those that come from the cache
-    int blocks;             // that have tokens of this sequence
-};
-
-template <bool TURNS> static __device__ __forceinline__ tokens tokens_of(const split_job &s, int length)
-{
-    int each = ((length + TOKENS - 1) / TOKENS + s.splits - 1) / s.splits * TOKENS, begin = (int)blockIdx.x * each;
-    tokens t = {begin, begin + each < length ? begin + each : length, length - 1};
-    t.has_newest = t.end == length;
-    t.known = TURNS && t.has_newest ? t.newest : t.end;
-    t.blocks = (length + each - 1) / each;
-    return t;
-}
+// --- the operation ---
 
 template <int SIZE, bool TURNS> static __global__ void __launch_bounds__(THREADS, 3) attention_few(const split_job s)
 {
     extern __shared__ __align__(16) unsigned char dynamic[];
-    __shared__ float most_of[WARPS][QUERIES], total_of[WARPS][QUERIES];
+    __shared__ warp_ends ends;
     __shared__ __align__(16) turned<TURNS ? SIZE : 16> own;
     shared_few<SIZE> &shared = *(shared_few<SIZE> *)dynamic;
-    const attention_job &job = s.job;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, kv_head = blockIdx.y, b = blockIdx.z;
-    int row = job.row_start[b], rows = job.row_start[b + 1] - row, group = job.heads / job.kv_heads;
-    const tokens t = tokens_of<TURNS>(s, job.kv_length[b]);
+    piece p;
+    int has_work = find_piece<TURNS>(s, p);
     let_next_begin();
-    if (rows != 1 || t.begin >= t.end) {
+    if (!has_work) {
         wait_for_previous(); // a kernel is not done before those that it overlaps
         return;
     }
-    warp_tiles<SIZE> &tiles = shared.tiles[warp];
-    int token = t.begin + warp * TOKENS, stage = 0;
-    if (!TURNS && t.has_newest) {
-        wait_for_previous();
-    }
-    for (int i = 0; i < STAGES; i++) {
-        bring_tile<SIZE>(tiles, i, job, b, kv_head, token + i * WARPS * TOKENS, t.known, lane);
-    }
+    warp_tiles<SIZE> &tiles = shared.tiles[threadIdx.x / 32];
     uint32_t a[SIZE / 16][4];
-    if constexpr (TURNS) {
-        int64_t slot = slot_of(job, b, kv_head, t.newest);
-        prepare_turns<SIZE>(own, s.turns, row, job.d);
-        wait_for_previous();
-        turn<SIZE>(own, s, row, kv_head, slot, t.has_newest);
-        load_queries<SIZE>(a, own.q[0], group, job.d, SIZE, lane);
-    } else {
-        wait_for_previous();
-        load_queries<SIZE>(a, (const bf16 *)job.q + row * job.q_stride + (int64_t)kv_head * group * job.d, group, job.d,
-                           job.d, lane);
-    }
     sums<SIZE> sum = {{}, {-INFINITY, -INFINITY}, {}};
-    float scale = job.scale * 1.4426950408889634f;
-    for (; token < t.end; token += WARPS * TOKENS, stage = (stage + 1) % STAGES) {
-        copies_wait<STAGES - 1>();
-        __syncwarp();
-        if constexpr (TURNS) {
-            if (token <= t.newest && t.newest < token + TOKENS) {
-                put_newest<SIZE>(tiles, stage, t.newest - token, own, job.d, lane);
-            }
-        }
-        attend<SIZE>(sum, a, tiles, stage, token, t.end, scale);
-        __syncwarp();
-        bring_tile<SIZE>(tiles, stage, job, b, kv_head, token + STAGES * WARPS * TOKENS, t.known, lane);
-    }
-    copies_wait<0>();
-    write_warp<SIZE>(shared, most_of, total_of, sum.o, sum.most, sum.total, warp, lane);
-    int place = b * job.kv_heads + kv_head;
+    bring_first_tiles<SIZE, TURNS>(tiles, s.job, p);
+    take_queries<SIZE, TURNS>(a, own, s, p);
+    attend_all<SIZE, TURNS>(sum, a, tiles, own, s.job, p);
+    put_warp<SIZE>(shared, ends, sum);
+    int place = p.b * s.job.kv_heads + p.kv_head;
     float *partial = s.partial + (int64_t)place * s.splits * QUERIES * part_width<SIZE>();
-    put_block<SIZE>(s, shared, most_of, total_of, partial, t.blocks);
-    if (t.blocks > 1) {
-        meet_and_add<SIZE>(s, place, partial, t.blocks);
+    put_block<SIZE>(s.job, p, shared, ends, partial);
+    if (p.blocks > 1) {
+        meet_and_add<SIZE>(s, p, place, partial);
     }
 }
 
