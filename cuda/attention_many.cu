@@ -107,77 +107,114 @@ static __device__ __forceinline__ void copies_arrived(void)
     __syncthreads();
 }
 
+// ROWS query rows of one head of a sequence, or what is left of them at its end.
+struct piece {
+    source from;
+    int head, first, left;     // of all rows the first one, and how many of the sequence there are from it on
+    int visible, seen, length; // tokens: to its first row, to its last one, in all
+};
+
+// 0: there is no such piece, or it is not for this kernel.
+template <int ROWS> static __device__ __forceinline__ int find_piece(const attention_job &job, piece &p)
+{
+    int b = blockIdx.z, begin = job.row_start[b], rows = job.row_start[b + 1] - begin;
+    int row0 = (int)(gridDim.x - 1 - blockIdx.x) * ROWS; // those that see most go first
+    if (row0 >= rows || rows < job.least_rows) {
+        return 0;
+    }
+    p.head = blockIdx.y;
+    p.first = begin + row0;
+    p.left = rows - row0;
+    p.length = job.is_paged ? job.kv_length[b] : rows;
+    p.visible = job.is_paged ? p.length - rows + row0 + 1 : p.length;
+    p.seen = job.is_paged && p.visible + ROWS - 1 < p.length ? p.visible + ROWS - 1 : p.length;
+    p.from = source_of(job, b, begin, p.head / (job.heads / job.kv_heads));
+    return 1;
+}
+
+// Where a warpgroup's matrices lie in shared memory, in units.
+struct places {
+    uint32_t q, k, v;
+};
+
+// Scores of the tokens from `token` on become weights; `old`: as of soften().
+static __device__ __forceinline__ void soften_seen(const attention_job &job, const piece &p, softmax &state,
+                                                   float (&s)[TOKENS / 2], float old[2], int token, int row)
+{
+    if (token + TOKENS > p.visible) {
+        mask<TOKENS>(s, token, p.visible, job.is_paged, row);
+    }
+    soften<TOKENS>(state, s, old, job.scale * 1.4426950408889634f);
+}
+
+// By a warpgroup, its queries on their way. row: of the block, this lane's first.
+template <int SIZE, int GROUPS>
+static __device__ __forceinline__ void attend(const attention_job &job, const piece &p,
+                                              const copier<SIZE, 128 * GROUPS> &c, const places &at, int row,
+                                              float (&o)[SIZE / 2], softmax &state)
+{
+    const int rows = 64 * GROUPS, tile_units = row_units<SIZE>() * TOKENS;
+    float s[TOKENS / 2], old[2];
+    uint32_t weights[TOKENS / 16][4];
+    int64_t place = offset_of(p.from, 0, p.seen), next_place = offset_of(p.from, TOKENS, p.seen);
+    copy_tile(c, at.k * 16, p.from.k + place, p.length);
+    copies_commit();
+    copies_arrived();
+    products_begin();
+    score<SIZE, rows, TOKENS>(s, at.q, at.k);
+    copy_tile(c, (at.k + tile_units) * 16, p.from.k + next_place, p.length - TOKENS);
+    copy_tile(c, at.v * 16, p.from.v + place, p.length);
+    copies_commit();
+    products_wait<0>();
+    soften_seen(job, p, state, s, old, 0, row);
+    pack_weights<TOKENS>(weights, s);
+    uint32_t now = tile_units, last = 0; // which of the two buffers, in units
+    for (int token = TOKENS; token < p.seen; token += TOKENS, now ^= tile_units, last ^= tile_units) {
+        place = next_place;
+        next_place = offset_of(p.from, token + TOKENS, p.seen);
+        copies_arrived(); // the keys of this tile and the values of the last
+        products_begin();
+        score<SIZE, rows, TOKENS>(s, at.q, at.k + now);
+        weigh<SIZE, TOKENS>(o, weights, at.v + last);
+        copy_tile(c, (at.k + last) * 16, p.from.k + next_place, p.length - token - TOKENS);
+        copy_tile(c, (at.v + now) * 16, p.from.v + place, p.length - token);
+        copies_commit();
+        products_wait<1>();
+        soften_seen(job, p, state, s, old, token, row);
+        products_wait<0>();
+        shrink<SIZE>(o, old);
+        pack_weights<TOKENS>(weights, s);
+    }
+    copies_arrived();
+    products_begin();
+    weigh<SIZE, TOKENS>(o, weights, at.v + last);
+    products_wait<0>();
+}
+
 template <int SIZE, int GROUPS>
 static __global__ void __launch_bounds__(128 * GROUPS, SIZE < 128 ? 2 : 1) attention_many(const attention_job job)
 {
     extern __shared__ unsigned char dynamic[];
-    const int block_rows = 64 * GROUPS;
     shared_tiles<SIZE, GROUPS> &tiles = *(shared_tiles<SIZE, GROUPS> *)aligned_shared(dynamic);
     int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); // the compiler sees that a warp has one
-    int head = blockIdx.y, b = blockIdx.z;
-    int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; // of the block: this lane's first
-    int begin = job.row_start[b], rows = job.row_start[b + 1] - begin;
-    int row0 = (int)(gridDim.x - 1 - blockIdx.x) * block_rows; // those that see most go first
-    if (row0 >= rows || rows < job.least_rows) {
+    int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+    piece p;
+    if (!find_piece<64 * GROUPS>(job, p)) {
         return;
     }
-    int kv_head = head / (job.heads / job.kv_heads), length = job.is_paged ? job.kv_length[b] : rows;
-    int visible = job.is_paged ? length - rows + row0 + 1 : length; // to the first row of the block
-    int seen = job.is_paged && visible + block_rows - 1 < length ? visible + block_rows - 1 : length;
-    const int tile_units = row_units<SIZE>() * TOKENS;
-    const bf16 *q = (const bf16 *)job.q + (int64_t)(begin + row0) * job.q_stride + (int64_t)head * job.d;
-    float scale = job.scale * 1.4426950408889634f, o[SIZE / 2] = {}, s[TOKENS / 2], old[2];
-    uint32_t p[TOKENS / 16][4];
+    float o[SIZE / 2] = {};
     softmax state = {{-INFINITY, -INFINITY}, {0, 0}};
-    uint32_t q_unit = shared_address(tiles.q) / 16 + 64 * PANEL_UNITS * group, k_unit = shared_address(tiles.k) / 16;
-    uint32_t v_unit = shared_address(tiles.v) / 16;
-    source from = source_of(job, b, begin, kv_head);
+    places at = {shared_address(tiles.q) / 16 + 64 * PANEL_UNITS * group, shared_address(tiles.k) / 16,
+                 shared_address(tiles.v) / 16};
     copier<SIZE, 128 * GROUPS> c;
     prepare(c, job.is_paged ? job.d : job.kv_stride, job.d);
     if (job.d < SIZE) {
         clear_tiles(tiles);
     }
-    bring<SIZE, block_rows>(tiles.q, q, job.q_stride, rows - row0, job.d);
-    int64_t place = offset_of(from, 0, seen), next_place = offset_of(from, TOKENS, seen);
-    copy_tile(c, k_unit * 16, from.k + place, length);
-    copies_commit();
-    copies_arrived();
-    products_begin();
-    score<SIZE, block_rows, TOKENS>(s, q_unit, k_unit);
-    copy_tile(c, (k_unit + tile_units) * 16, from.k + next_place, length - TOKENS);
-    copy_tile(c, v_unit * 16, from.v + place, length);
-    copies_commit();
-    products_wait<0>();
-    if (TOKENS > visible) {
-        mask<TOKENS>(s, 0, visible, job.is_paged, row);
-    }
-    soften<TOKENS>(state, s, old, scale);
-    pack_weights<TOKENS>(p, s);
-    uint32_t now = tile_units, last = 0; // which of the two buffers, in units
-    for (int token = TOKENS; token < seen; token += TOKENS, now ^= tile_units, last ^= tile_units) {
-        place = next_place;
-        next_place = offset_of(from, token + TOKENS, seen);
-        copies_arrived(); // the keys of this tile and the values of the last
-        products_begin();
-        score<SIZE, block_rows, TOKENS>(s, q_unit, k_unit + now);
-        weigh<SIZE, TOKENS>(o, p, v_unit + last);
-        copy_tile(c, (k_unit + last) * 16, from.k + next_place, length - token - TOKENS);
-        copy_tile(c, (v_unit + now) * 16, from.v + place, length - token);
-        copies_commit();
-        products_wait<1>();
-        if (token + TOKENS > visible) {
-            mask<TOKENS>(s, token, visible, job.is_paged, row);
-        }
-        soften<TOKENS>(state, s, old, scale);
-        products_wait<0>();
-        shrink<SIZE>(o, old);
-        pack_weights<TOKENS>(p, s);
-    }
-    copies_arrived();
-    products_begin();
-    weigh<SIZE, TOKENS>(o, p, v_unit + last);
-    products_wait<0>();
-    put<SIZE>(job, state, o, tiles.q, row, begin + row0, rows - row0, head);
+    const bf16 *q = (const bf16 *)job.q + (int64_t)p.first * job.q_stride + (int64_t)p.head * job.d;
+    bring<SIZE, 64 * GROUPS>(tiles.q, q, job.q_stride, p.left, job.d);
+    attend<SIZE, GROUPS>(job, p, c, at, row, o, state);
+    put<SIZE>(job, state, o, tiles.q, row, p.first, p.left, p.head);
 }
 
 template <int SIZE, int GROUPS> static void launch(struct sl_stream *stream, const struct attention_job *job)
