@@ -4,7 +4,7 @@
 //
 // Choosing experts is so little work that every block that must know them does it for itself. The second product
 // chooses while the gated one still runs: its weights, a few outputs of all the chosen experts for each block, are on
-// their way then, most of them to shared memory and the rest to registers, so that the memory never rests. For that a
+// their way then, as many as fit to registers and the rest to shared memory, so that the memory never rests. For that a
 // block of either kernel fits into a multiprocessor, side by side.
 #include "cuda/act.cuh"
 #include "cuda/experts.h"
@@ -305,26 +305,40 @@ static __host__ __device__ __forceinline__ int down_bytes(const one_job &j)
     return j.top_k * (16 * shared_words(j) + 2 * j.intermediate);
 }
 
-// A lane's inputs of the outputs g (`from`) and g + 8 to its own places.
-static __device__ __forceinline__ void bring_words(const one_job &j, const bf16 *from, const uint4 *to)
+// A lane's words of weights that wait in registers: of the outputs g and g + 8.
+struct held {
+    uint4 low[HELD], high[HELD];
+};
+
+// A lane's inputs of the outputs g (`from`) and g + 8: the first ones to its own places, the rest to registers.
+static __device__ __forceinline__ void bring_words(const one_job &j, const bf16 *from, const uint4 *to, held &rest)
 {
-    for (int step = 0; step < shared_steps(j); step++) {
+    int steps = shared_steps(j);
+    for (int step = 0; step < steps; step++) {
         copy_weights(shared_address(to + 64 * step), from + 32 * step, 1);
         copy_weights(shared_address(to + 64 * step + 32), from + 8 * j.intermediate + 32 * step, 1);
     }
     copies_commit();
+    from += 32 * steps;
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        if (steps + i < j.intermediate / 32) {
+            rest.low[i] = load_weights(from + 32 * i);
+            rest.high[i] = load_weights(from + 8 * j.intermediate + 32 * i);
+        }
+    }
 }
 
 // By a warp: its expert's sums of these outputs. Four sums in turn, so that products need not wait for each other.
 static __device__ __forceinline__ void multiply_rows(const one_job &j, const bf16 *x, const uint4 *words,
-                                                     const uint4 low[HELD], const uint4 high[HELD], float *sums)
+                                                     const held &rest, float *sums)
 {
     int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, steps = shared_steps(j);
     float c[4][4] = {};
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
         if (steps + i < j.intermediate / 32) {
-            multiply_words(c[i % 4], low[i], high[i], *(const uint4 *)(x + 32 * (steps + i) + 8 * q));
+            multiply_words(c[i % 4], rest.low[i], rest.high[i], *(const uint4 *)(x + 32 * (steps + i) + 8 * q));
         }
     }
     copies_wait<0>();
@@ -343,30 +357,35 @@ static __device__ __forceinline__ void multiply_rows(const one_job &j, const bf1
     }
 }
 
+// The experts' sums, weighed, on top of what y had.
+static __device__ __forceinline__ void add_experts(const one_job &j, const choice &c, const float (*sums)[OUTPUTS],
+                                                   bf16 *y, bf16 old)
+{
+    float sum = 0;
+    for (int k = 0; k < j.top_k; k++) {
+        sum += c.weight[k] * sums[k][threadIdx.x];
+    }
+    *y = __float2bfloat16(__bfloat162float(old) + sum);
+}
+
 // A block for each 16 outputs, a warp for each expert.
+//
+// It reads the logits, and y, before it waits. So it must run directly behind gated_one, which lets it begin only after
+// a wait of its own: then the router is done, and all that wrote to y before. Only `inner` is still being written.
 static __global__ void __launch_bounds__(THREADS) down_one(const one_job j)
 {
     extern __shared__ __align__(128) unsigned char dynamic[];
     __shared__ choice chosen;
     __shared__ float sums[WARPS][OUTPUTS];
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     let_next_begin();
     choose(j, own_logit(j), chosen);
     const uint4 *words = (const uint4 *)dynamic + warp * shared_words(j) + lane;
     bf16 *x = (bf16 *)(dynamic + 16 * j.top_k * shared_words(j)) + warp * j.intermediate;
-    uint4 low[HELD], high[HELD];
+    held rest;
     if (warp < j.top_k) {
-        const bf16 *from = j.down + ((int64_t)chosen.expert[warp] * j.hidden + blockIdx.x * OUTPUTS) * j.intermediate;
-        from += g * j.intermediate + 8 * q;
-        bring_words(j, from, words);
-        from += 32 * shared_steps(j);
-#pragma unroll
-        for (int i = 0; i < HELD; i++) {
-            if (shared_steps(j) + i < j.intermediate / 32) {
-                low[i] = load_weights(from + 32 * i);
-                high[i] = load_weights(from + 8 * j.intermediate + 32 * i);
-            }
-        }
+        int64_t row = (int64_t)chosen.expert[warp] * j.hidden + blockIdx.x * OUTPUTS + lane / 4;
+        bring_words(j, j.down + row * j.intermediate + lane % 4 * 8, words, rest);
     }
     if (warp == 0) {
         weigh(j, chosen);
@@ -380,15 +399,11 @@ static __global__ void __launch_bounds__(THREADS) down_one(const one_job j)
             ((uint4 *)x)[w] = __ldcg(inner + w);
         }
         __syncwarp();
-        multiply_rows(j, x, words, low, high, sums[warp]);
+        multiply_rows(j, x, words, rest, sums[warp]);
     }
     __syncthreads();
     if (threadIdx.x < OUTPUTS) {
-        float sum = 0;
-        for (int k = 0; k < j.top_k; k++) {
-            sum += chosen.weight[k] * sums[k][threadIdx.x];
-        }
-        *y = __float2bfloat16(__bfloat162float(old) + sum);
+        add_experts(j, chosen, sums, y, old);
     }
 }
 
