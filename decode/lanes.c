@@ -231,6 +231,7 @@ static int begin_part(struct part *part, struct sl_error *error)
     part->start_us = start_us;
     part->next_us = next_us;
     part->start_sum = sum;
+    part->fault = *error; // who waits may go on without this part from here on
     pthread_mutex_unlock(&all->lock);
     return found && is_in_order;
 }

@@ -32,7 +32,7 @@ struct sl_lanes_rest {
     int64_t seek_us;                // begin a part there; SL_NO_TIME: go to the start
     int64_t read_end_us;            // as in struct sl_input
     struct sl_source_counts counts; // of what lies before seek_us
-    struct sl_error fault;          // the lane's call that failed; SL_OK: none did, the file is odd
+    struct sl_error fault;          // the call that failed; SL_OK: none that says why
 };
 
 // Starts options->lanes lanes, one at least, and options->cpu_lanes over the file that `input` has open (with its index

@@ -86,7 +86,8 @@ static void flush_decoder(struct sl_pictures *pictures)
 
 // FFmpeg's decoder of H.264 sets up everything anew once it is flushed, the GPU's decoder and its surfaces too: a fifth
 // of the time of a part of 8 s. Before an IDR picture that is later than all it was given it need not be flushed,
-// unless it reported an error.
+// unless it reported an error. On the CPU a flush costs nothing, and a damaged file is read the same whatever the lane
+// read before.
 static void decide_to_flush(struct sl_pictures *pictures, const AVPacket *key)
 {
     int goes_on = !pictures->has_failed && pictures->sent_pts != AV_NOPTS_VALUE && key->pts > pictures->sent_pts;
@@ -101,7 +102,8 @@ static void decide_to_flush(struct sl_pictures *pictures, const AVPacket *key)
 
 void sl_pictures_reset(struct sl_pictures *pictures)
 {
-    if (pictures->codec->codec_id != AV_CODEC_ID_H264 || pictures->is_drained || pictures->has_failed) {
+    int is_dear = pictures->codec->codec_id == AV_CODEC_ID_H264 && pictures->codec->hw_device_ctx != NULL;
+    if (!is_dear || pictures->is_drained || pictures->has_failed) {
         flush_decoder(pictures);
     } else {
         pictures->is_stale = 1;

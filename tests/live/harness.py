@@ -19,7 +19,7 @@ import urllib.request
 from datetime import datetime, timezone
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "samples"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "samples"))
 from matching import matched  # for the tests, which import it from here
 
 BUILD, SRCDIR = Path(os.environ.get("BUILD", ".")), Path(os.environ.get("SRCDIR", "."))

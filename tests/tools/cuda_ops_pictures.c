@@ -443,6 +443,7 @@ static void check_same_tokens(struct bench *b, int count, int64_t vocab, float g
         rows[i] = (struct sl_sample_row){temperature[i % 5], top_p[i % 3], top_k[i % 8], i % 2 ? 1.5f : 0, 0};
         rows[i].uniform = 0.0001f + (float)bench_uniform(b) * 0.9998f;
     }
+    token.ref.data = bench_host(b, sl_tensor_bytes(&token.ref)); // not where the device's are fetched to
     b->dut->ops->sample(b->stream, &logits.dut, rows, masked ? &mask.dut : NULL, &marks.dut, &token.dut, &logprob.dut);
     b->reference->ops->sample(b->reference_stream, &logits.ref, rows, masked ? &mask.ref : NULL, &marks.ref, &token.ref,
                               &logprob.ref);
